@@ -1,0 +1,78 @@
+/*
+ * The two JSON objects of the protocol: INFO, which the broker writes, and CONNECT, which it reads.
+ *
+ * Thread: any (lock-free) for INFO; CONNECT allocates and belongs to its caller.
+ * Memory: CONNECT strings are copied into one block per connection, bounded by max_control_line.
+ * Source: nats-server v2.15.2, server/server.go:107 (Info), server/client.go:678 (ClientOpts).
+ */
+#ifndef MIDGE_INFO_H
+#define MIDGE_INFO_H
+
+#include "midge/compiler.h"
+#include "midge/slice.h"
+#include "midge/status.h"
+
+/* What one INFO line says. Strings are borrowed and NUL-terminated. */
+struct midge_info {
+    const char *server_id;
+    const char *server_name;
+    const char *version;       /* the nats-server level that we are compatible with */
+    const char *midge;         /* our own version */
+    const char *host;
+    const char *client_ip;     /* "" for a Unix socket */
+    const char *remote_account; /* only with connect_info */
+    uint64_t client_id;
+    uint32_t max_payload; /* bytes */
+    uint16_t port;
+    bool headers;
+    bool auth_required;
+    bool connect_info; /* the INFO after the first PONG */
+};
+
+/* Enough for every INFO whose strings together stay under 2 KiB. */
+#define MIDGE_INFO_LEN_MAX 4096u
+
+/**
+ * Write `INFO {…} CRLF`, with the keys in nats-server's order.
+ *
+ * @return bytes written, 0 if it would not fit in `cap`
+ */
+uint32_t midge_info_encode(uint8_t *out, uint32_t cap, const struct midge_info *info);
+
+/* Options of CONNECT, merged over all CONNECTs of one connection. Strings are owned, NULL = absent. */
+struct midge_connect {
+    char *user;
+    char *pass;
+    char *auth_token;
+    char *name;
+    char *lang;
+    char *version;
+    int32_t protocol;
+    bool verbose;
+    bool pedantic;
+    bool echo;
+    bool headers;
+    bool no_responders;
+    bool account_given; /* account or new_account had any value but null */
+};
+
+/** Defaults of a connection that has sent no CONNECT. Nothing owned yet. */
+void midge_connect_init(struct midge_connect *connect);
+
+/** Free the strings; secrets are wiped first. */
+void midge_connect_deinit(struct midge_connect *connect);
+
+/**
+ * Merge one CONNECT object: keys in any case, unknown keys ignored, later duplicates win, null leaves
+ * the old value, strings with bytes that are not UTF-8 get U+FFFD as in Go.
+ *
+ * @return MIDGE_OK; E_ARGS for anything but one object with the right types (connect unchanged);
+ *         E_MEMORY
+ */
+MIDGE_MUST_CHECK enum midge_status midge_connect_merge(struct midge_connect *connect,
+                                                       struct midge_slice json);
+
+/** True if the text is one valid JSON object (what a client's INFO must be). */
+bool midge_info_is_object(struct midge_slice json);
+
+#endif

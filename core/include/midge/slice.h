@@ -1,0 +1,42 @@
+/*
+ * A borrowed view of bytes. Never owns, never NUL-terminated.
+ *
+ * Thread: constant after init (a value; what it points at belongs to somebody else).
+ */
+#ifndef MIDGE_SLICE_H
+#define MIDGE_SLICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+struct midge_slice {
+    const uint8_t *base;
+    uint32_t len;
+};
+
+#define MIDGE_SLICE_LITERAL(text)                                                                  \
+    ((struct midge_slice){(const uint8_t *)("" text), (uint32_t)sizeof(text) - 1})
+
+static inline struct midge_slice midge_slice_make(const void *base, uint32_t len)
+{
+    return (struct midge_slice){(const uint8_t *)base, len};
+}
+
+/* The bytes of a NUL-terminated string; for main, config, log and tests. */
+static inline struct midge_slice midge_slice_text(const char *text)
+{
+    return (struct midge_slice){(const uint8_t *)text, (uint32_t)strlen(text)};
+}
+
+static inline bool midge_slice_equal(struct midge_slice a, struct midge_slice b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.base, b.base, a.len) == 0);
+}
+
+static inline bool midge_slice_starts_with(struct midge_slice slice, struct midge_slice prefix)
+{
+    return slice.len >= prefix.len && memcmp(slice.base, prefix.base, prefix.len) == 0;
+}
+
+#endif
