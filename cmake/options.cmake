@@ -3,7 +3,7 @@
 set(MIDGE_SANITIZE "none" CACHE STRING "none, address (with undefined behaviour), thread")
 set_property(CACHE MIDGE_SANITIZE PROPERTY STRINGS none address thread)
 option(MIDGE_WERROR "Treat warnings as errors" OFF)
-option(MIDGE_FUZZ "Build the libFuzzer targets as fuzzers (clang); otherwise they only replay their corpus" OFF)
+option(MIDGE_FUZZ "Build the libFuzzer targets as fuzzers (clang); else they only replay their corpus" OFF)
 
 set(CMAKE_C_STANDARD 17)
 set(CMAKE_C_STANDARD_REQUIRED ON)
