@@ -78,6 +78,7 @@ struct midge_parser {
     uint32_t payload_left; /* bytes of payload still to come */
     uint8_t state;         /* private */
     uint8_t verb;          /* private */
+    uint8_t verb_len;      /* private */
     bool dropped_cr;       /* private: a CR was the last byte of the unfinished argument */
     bool line_in_use;      /* private: the operation returned last has views of the line */
 };
