@@ -2,7 +2,8 @@
  * The two JSON objects of the protocol: INFO, which the broker writes, and CONNECT, which it reads.
  *
  * Thread: any (lock-free) for INFO; CONNECT allocates and belongs to its caller.
- * Memory: CONNECT strings are copied into one block per connection, bounded by max_control_line.
+ * Memory: each CONNECT string is one allocation of its own length, at most three times
+ * max_control_line (a byte that is not UTF-8 becomes three).
  * Source: nats-server v2.15.2, server/server.go:107 (Info), server/client.go:678 (ClientOpts).
  */
 #ifndef MIDGE_INFO_H
@@ -39,7 +40,8 @@ struct midge_info {
  */
 uint32_t midge_info_encode(uint8_t *out, uint32_t cap, const struct midge_info *info);
 
-/* Options of CONNECT, merged over all CONNECTs of one connection. Strings are owned, NULL = absent. */
+/* Options of CONNECT, merged over all CONNECTs of one connection. Strings are owned, NULL = absent or
+ * empty (nats-server does not tell these apart either). */
 struct midge_connect {
     char *user;
     char *pass;
@@ -47,13 +49,13 @@ struct midge_connect {
     char *name;
     char *lang;
     char *version;
-    int32_t protocol;
+    int32_t protocol; /* what is beyond 32 bits is INT32_MAX or its negative */
     bool verbose;
     bool pedantic;
     bool echo;
     bool headers;
     bool no_responders;
-    bool account_given; /* account or new_account had any value but null */
+    bool account_given; /* account was not empty or new_account was true */
 };
 
 /** Defaults of a connection that has sent no CONNECT. Nothing owned yet. */
@@ -64,15 +66,18 @@ void midge_connect_deinit(struct midge_connect *connect);
 
 /**
  * Merge one CONNECT object: keys in any case, unknown keys ignored, later duplicates win, null leaves
- * the old value, strings with bytes that are not UTF-8 get U+FFFD as in Go.
+ * the old value, bytes of strings that are not UTF-8 become U+FFFD as in Go. A U+0000 in a string also
+ * becomes U+FFFD, so that the string never ends early. The whole text may also be null: no change.
  *
- * @return MIDGE_OK; E_ARGS for anything but one object with the right types (connect unchanged);
- *         E_MEMORY
+ * @return MIDGE_OK; E_ARGS for anything but one object with the right types; E_MEMORY. The options are
+ *         unchanged unless MIDGE_OK.
+ * Cost: linear, no recursion; allocates only for strings, and only once the whole text was checked.
  */
 MIDGE_MUST_CHECK enum midge_status midge_connect_merge(struct midge_connect *connect,
                                                        struct midge_slice json);
 
-/** True if the text is one valid JSON object (what a client's INFO must be). */
+/** True if the text is one valid JSON object, or null (what a client's INFO must be). The types of the
+ * members are not checked: a client has no reason to send INFO, and nothing of it is used. */
 bool midge_info_is_object(struct midge_slice json);
 
 #endif

@@ -16,6 +16,7 @@
  *
  * The result never depends on how the stream was cut: nats-server itself does in three cases (a lone
  * CR inside an argument, twice; the pedantic error sent twice), where we always give its unsplit answer.
+ * A message whose CRLF is missing or wrong is always announced (PUB, HPUB) before the error.
  *
  * Thread: shard (one owner, no atomics).
  * Memory: no allocation; the line buffer is lent by the caller.
@@ -99,7 +100,9 @@ MIDGE_MUST_CHECK enum midge_status midge_parser_next(struct midge_parser *parser
                                                      struct midge_slice *input,
                                                      struct midge_op *op_out);
 
-/** Lend a line buffer; it stays the caller's and must live until it is taken back. Thread: shard. */
+/** Lend a line buffer; it stays the caller's and must live until it is taken back. None may be lent yet.
+ * If limits.control_line_len_max is raised later, line_cap bounds cut lines. Thread: shard.
+ * @param line_cap  at least limits.control_line_len_max */
 void midge_parser_lend_line(struct midge_parser *parser, uint8_t *line, uint32_t line_cap);
 
 /** Take the line buffer back, NULL if none is lent; only when midge_parser_line_idle(). Thread: shard. */

@@ -10,8 +10,8 @@
 #include "midge/compiler.h"
 #include "midge/slice.h"
 
-/** True if the subject may be subscribed to: no empty token, `>` only as the last token. Any byte is
- * allowed inside a token; `a*` and `a>` are literal characters. */
+/** True if the subject may be subscribed to: no empty token, `>` only as the last token, no blank, TAB,
+ * LF, FF or CR. Any other byte is allowed inside a token; `a*` and `a>` are literal characters. */
 bool midge_subject_is_valid(struct midge_slice subject);
 
 /** True if a message on the subject can match anything: not empty, no empty token. */
@@ -24,7 +24,8 @@ bool midge_subject_is_literal(struct midge_slice subject);
 bool midge_subject_has_wildcard(struct midge_slice subject);
 
 /** True if the valid pattern matches the routable subject, token by token. The subject is literal even
- * where a token of it is `*` or `>`. Cost: linear, no recursion. */
+ * where a token of it is `*` or `>`. Neither may be empty; what else is not valid or not routable gives
+ * some answer. Cost: linear, no recursion. */
 bool midge_subject_matches(struct midge_slice pattern, struct midge_slice subject);
 
 #endif
