@@ -91,14 +91,20 @@ enum midge_status midge_ring_create(const struct midge_ring_options *options,
                                     struct midge_ring **ring_out, char why[128])
 {
     const struct midge_ring_options filled = options_with_defaults(options);
+    char ignored[128];
 
     MIDGE_ASSERT(ring_out != NULL);
     MIDGE_ASSERT(why != NULL);
     MIDGE_ASSERT(filled.kind != MIDGE_RING_KIND_SIM); /* has a constructor of its own */
 
     why[0] = '\0';
-    MIDGE_ASSERT(filled.kind != MIDGE_RING_KIND_EPOLL); /* comes with ring_epoll.c */
-    return create_uring(&filled, ring_out, why);
+    if (filled.kind == MIDGE_RING_KIND_EPOLL)
+        return midge_ring_epoll_create(&filled, ring_out, why);
+    if (create_uring(&filled, ring_out, why) == MIDGE_OK)
+        return MIDGE_OK;
+    if (filled.kind == MIDGE_RING_KIND_URING)
+        return MIDGE_E_SYSTEM;
+    return midge_ring_epoll_create(&filled, ring_out, ignored);
 }
 
 void midge_ring_destroy(struct midge_ring *ring)
