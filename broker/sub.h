@@ -1,0 +1,81 @@
+/*
+ * Subscriptions of one connection, and the table that finds them by sid.
+ *
+ * A sid is bytes: the client chooses it. The table is open addressing with linear probing; removing
+ * shifts later entries back, so there are no tombstones.
+ *
+ * Thread: the table belongs to the owner shard. Of a subscription, `live`, `delivered` and `max`
+ * are any (outbox lock) of its connection; the rest is constant after init. Memory: one block per
+ * subscription (sid and queue behind the struct), retired through midge_reclaim, since other shards
+ * may still hold a match that names it.
+ */
+#ifndef MIDGE_SUB_H
+#define MIDGE_SUB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "midge/compiler.h"
+#include "midge/slice.h"
+#include "midge/subindex.h"
+
+struct midge_conn;
+
+struct midge_sub {
+    /* Constant after init. */
+    struct midge_conn
+        *conn; /* slots are never unmapped; generation says if it is still the same one */
+    struct midge_subindex_record *record;
+    uint32_t generation;
+    uint16_t queue_len; /* bytes, 0 = plain */
+    /* Outbox lock of conn. */
+    bool live;    /* cleared by UNSUB, close and the delivery that reaches max */
+    bool expired; /* on the connection's expired list */
+    uint64_t delivered;
+    struct midge_sub *next_expired;
+    uint32_t max;     /* deliveries since SUB, 0 = no limit */
+    uint32_t sid_len; /* constant after init */
+    uint8_t text[];   /* sid, then queue; constant after init */
+};
+
+static inline struct midge_slice midge_sub_sid(const struct midge_sub *sub)
+{
+    return midge_slice_make(sub->text, sub->sid_len);
+}
+
+static inline struct midge_slice midge_sub_queue(const struct midge_sub *sub)
+{
+    return midge_slice_make(sub->text + sub->sid_len, sub->queue_len);
+}
+
+/** @return owned, live, not in any table; NULL without memory or if queue is over 65,535 bytes */
+struct midge_sub *midge_sub_create(struct midge_conn *conn, uint32_t generation,
+                                   struct midge_slice sid, struct midge_slice queue);
+
+void midge_sub_destroy(struct midge_sub *sub);
+
+struct midge_sub_table {
+    struct midge_sub **slots; /* NULL while empty */
+    uint32_t cap;             /* power of two, or 0 */
+    uint32_t count;
+};
+
+/** Free the slots; the subscriptions must have left. */
+void midge_sub_table_deinit(struct midge_sub_table *table);
+
+/** @return borrowed, or NULL */
+struct midge_sub *midge_sub_table_find(const struct midge_sub_table *table, uint64_t seed,
+                                       struct midge_slice sid);
+
+/** Add a subscription whose sid is not in. @return false without memory */
+MIDGE_MUST_CHECK bool midge_sub_table_add(struct midge_sub_table *table, uint64_t seed,
+                                          struct midge_sub *sub);
+
+/** Take a subscription out; it must be in. */
+void midge_sub_table_remove(struct midge_sub_table *table, uint64_t seed, struct midge_sub *sub);
+
+/** Any subscription at or behind slot `*cursor`, which moves on; NULL at the end. For closing: the
+ * caller stops using the table's look-up and frees it at the end. */
+struct midge_sub *midge_sub_table_drain(struct midge_sub_table *table, uint32_t *cursor);
+
+#endif
