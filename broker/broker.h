@@ -1,0 +1,92 @@
+/*
+ * The process: configuration, what all shards share, and the table of connection slots.
+ *
+ * Thread: constant after init, except the slot table (a lock taken on connect and close only) and
+ * the counters named here.
+ */
+#ifndef MIDGE_BROKER_H
+#define MIDGE_BROKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "config.h"
+#include "log.h"
+#include "midge/limits.h"
+#include "midge/reclaim.h"
+#include "midge/subindex.h"
+
+struct midge_conn;
+struct midge_shard;
+
+/* Slots beyond max_connections, for those that are told that it is reached or are still closing. */
+#define MIDGE_CONN_SLOTS_EXTRA 512u
+
+/* The nats-server level that we are compatible with: clients gate features on it. */
+#define MIDGE_NATS_VERSION "2.15.2"
+
+#define MIDGE_ACCOUNT_DEFAULT 0u
+
+struct midge_broker {
+    /* Constant after init. */
+    const struct midge_config *config;
+    struct midge_log *log;
+    struct midge_reclaim *reclaim;
+    struct midge_subindex *index;
+    struct midge_conn *conns; /* conn_cap slots, mapped */
+    uint32_t conn_cap;
+    uint32_t connections_max; /* config, lowered to what descriptors allow */
+    uint32_t shard_count;
+    struct midge_shard *shards[MIDGE_SHARDS_MAX];
+    uint64_t seed; /* random per process, for hash tables whose keys clients choose */
+    char server_id[64];
+    char server_name[256];
+    char info_host[256]; /* what INFO says */
+    uint16_t info_port;
+    uint64_t memory_bytes_max;
+
+    /* Slot lock. */
+    pthread_mutex_t slot_lock;
+    uint32_t *free_slots; /* a stack */
+    uint32_t free_count;
+    _Atomic uint32_t slot_high; /* slots at or above this index were never used */
+
+    /* Any. */
+    _Atomic uint64_t next_cid;
+    _Atomic uint32_t connection_count; /* that count against connections_max */
+    _Atomic bool stopping;
+};
+
+/**
+ * Make what shards share; no thread, no socket yet.
+ *
+ * @param config  borrowed, constant from here on
+ * @param log     borrowed
+ * @param seed    for hash tables and ids
+ * @return MIDGE_OK or E_MEMORY
+ */
+MIDGE_MUST_CHECK enum midge_status midge_broker_init(struct midge_broker *broker,
+                                                     const struct midge_config *config,
+                                                     struct midge_log *log, uint64_t seed);
+
+/** All shards must be destroyed. */
+void midge_broker_deinit(struct midge_broker *broker);
+
+/** @return a free slot, or NULL. Thread: any; takes the slot lock. */
+struct midge_conn *midge_broker_take_slot(struct midge_broker *broker);
+
+/** Thread: any; takes the slot lock. */
+void midge_broker_give_slot(struct midge_broker *broker, struct midge_conn *conn);
+
+/** Slots at or above this index were never used; for whoever looks at all connections. Thread: any.
+ */
+uint32_t midge_broker_slot_high(const struct midge_broker *broker);
+
+/** Bytes of outboxes, messages and index now. Thread: any. */
+uint64_t midge_broker_memory_bytes(const struct midge_broker *broker);
+
+/** Open listeners, start the shards, and serve until SIGINT or SIGTERM, which the caller has
+ * blocked in all threads. @return exit status */
+int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log);
+
+#endif

@@ -1,0 +1,802 @@
+/* State machine of one connection; see conn.h. */
+#include "conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "dispatch.h"
+#include "handshake.h"
+#include "shard.h"
+#include "subscribe.h"
+#include "trace.h"
+
+/* How long a closing connection may take to send what it owes, at most: the peer of a protocol
+ * error deserves its -ERR, not a slot for ever. */
+#define FLUSH_MS_MAX          5000u
+#define FLUSH_MS_SHUTDOWN_MAX 1000u
+
+#define NS_PER_MS 1000000ull
+
+/* Hourly RTT measurement. Source: nats-server v2.15.2, server/const.go
+ * DEFAULT_RTT_MEASUREMENT_INTERVAL. */
+#define RTT_INTERVAL_NS (3600ull * 1000 * NS_PER_MS)
+
+static struct midge_handle handle_of(const struct midge_conn *conn)
+{
+    return (struct midge_handle){conn->index, conn->generation};
+}
+
+void midge_conn_set_state(struct midge_conn *conn, enum midge_conn_state from,
+                          enum midge_conn_state to)
+{
+    bool drawn = false;
+
+    switch (to) {
+    case MIDGE_CONN_FREE:
+        drawn = from == MIDGE_CONN_RESTING;
+        break;
+    case MIDGE_CONN_OPEN:
+        drawn = from == MIDGE_CONN_FREE;
+        break;
+    case MIDGE_CONN_FLUSHING:
+        drawn = from == MIDGE_CONN_OPEN;
+        break;
+    case MIDGE_CONN_CLOSING:
+        drawn = from == MIDGE_CONN_OPEN || from == MIDGE_CONN_FLUSHING;
+        break;
+    case MIDGE_CONN_PURGING:
+        drawn = from == MIDGE_CONN_CLOSING;
+        break;
+    case MIDGE_CONN_RESTING:
+        drawn = from == MIDGE_CONN_PURGING;
+        break;
+    }
+    MIDGE_ASSERT(drawn);
+    MIDGE_ASSERT(conn->state == from);
+    conn->state = to;
+}
+
+/* ---- output ---- */
+
+/* Refuse all that comes from here on and have the owner close. Under the outbox lock. */
+static bool request_slow_close(struct midge_shard *shard, struct midge_conn *conn,
+                               enum midge_status status)
+{
+    conn->outbox.closing = true;
+    conn->outbox.close_status = status;
+    return midge_shard_request(shard, conn, MIDGE_REQUEST_CLOSE);
+}
+
+bool midge_conn_enqueue(struct midge_shard *shard, struct midge_conn *conn,
+                        struct midge_slice bytes)
+{
+    struct midge_outbox *outbox = &conn->outbox;
+    bool appended = false;
+    bool ring = false;
+
+    if (!midge_spares_fill(&shard->spares, &shard->pool, bytes.len)) {
+        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
+        return false;
+    }
+    midge_outbox_lock(outbox);
+    if (!outbox->closing) {
+        if (midge_outbox_is_over(outbox, bytes.len)) {
+            ring = request_slow_close(shard, conn, MIDGE_E_SLOW_PENDING);
+        } else {
+            memcpy(midge_outbox_append(outbox, &shard->spares, bytes.len), bytes.base, bytes.len);
+            midge_shard_mark_dirty_locked(shard, conn);
+            appended = true;
+        }
+    }
+    midge_outbox_unlock(outbox);
+    MIDGE_ASSERT(!ring); /* only the owner enqueues */
+    return appended;
+}
+
+void midge_conn_send_err(struct midge_shard *shard, struct midge_conn *conn,
+                         struct midge_slice text)
+{
+    const uint32_t len = text.len + 9; /* -ERR '' CRLF */
+    uint8_t *line;
+    uint32_t cap;
+
+    midge_conn_log(shard, conn, MIDGE_LOG_DEBUG, "-ERR '%.*s'", (int)text.len, text.base);
+    line = midge_pool_alloc(&shard->pool, len, &cap);
+    if (line == NULL) {
+        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
+        return;
+    }
+    memcpy(line, "-ERR '", 6);
+    memcpy(line + 6, text.base, text.len);
+    memcpy(line + 6 + text.len, "'\r\n", 3);
+    (void)midge_conn_enqueue(shard, conn, midge_slice_make(line, len));
+    midge_pool_free(&shard->pool, line, cap);
+}
+
+/* Shut the socket down and end its operations; each has one event to come. */
+static void begin_closing(struct midge_shard *shard, struct midge_conn *conn)
+{
+    midge_conn_set_state(conn, conn->state, MIDGE_CONN_CLOSING);
+    /* Shutdown first: a close with a request under way would send no FIN before the cancel came
+     * through (liburing issues 568, 932). */
+    midge_ring_shutdown(shard->ring, conn->fd, SHUT_RDWR);
+    if (conn->recv_armed || conn->poll_armed)
+        midge_ring_cancel(shard->ring, conn->fd, handle_of(conn));
+    /* Never finished here: the caller may still hold views of the line buffer. */
+    midge_shard_mark_dirty(shard, conn);
+}
+
+static void finish_closing(struct midge_shard *shard, struct midge_conn *conn);
+
+static bool is_flushed(struct midge_conn *conn)
+{
+    bool flushed;
+
+    midge_outbox_lock(&conn->outbox);
+    flushed = conn->outbox.pending_bytes == 0 && conn->outbox.flush_shard == MIDGE_FLUSH_FREE;
+    midge_outbox_unlock(&conn->outbox);
+    return flushed;
+}
+
+void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct iovec pieces[MIDGE_RING_IOV_MAX];
+    uint32_t piece_count;
+
+    if (conn->state == MIDGE_CONN_CLOSING)
+        finish_closing(shard, conn);
+    if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
+        return;
+    piece_count = midge_outbox_begin_flush(&conn->outbox, shard->index, pieces, MIDGE_RING_IOV_MAX,
+                                           &conn->send_asked);
+    if (piece_count == 0) {
+        if (conn->state == MIDGE_CONN_FLUSHING && is_flushed(conn)) {
+            begin_closing(shard, conn);
+            finish_closing(shard, conn);
+        }
+        return;
+    }
+    MIDGE_ASSERT(!conn->send_submitted);
+    conn->send_submitted = true;
+    midge_ring_send(shard->ring, conn->fd, handle_of(conn), pieces, piece_count);
+    midge_shard_mark_submitted(shard, conn);
+}
+
+static void arm_poll(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->poll_armed)
+        return;
+    conn->poll_armed = true;
+    midge_ring_poll_out(shard->ring, conn->fd, handle_of(conn));
+}
+
+void midge_conn_on_sent(struct midge_shard *shard, struct midge_conn *conn, int64_t sent)
+{
+    const bool failed = sent < 0 && sent != -EAGAIN;
+    const uint64_t asked = conn->send_asked;
+    const uint64_t taken = sent > 0 ? (uint64_t)sent : 0;
+    struct midge_flush_result result;
+
+    MIDGE_ASSERT(conn->send_submitted);
+    conn->send_submitted = false;
+    result = midge_outbox_end_flush(&conn->outbox, &shard->pool, taken, asked, shard->now_ns);
+    midge_stats_add(&shard->stats.delivered, result.sent_msgs);
+    if (result.drained)
+        midge_shard_resume_publishers(shard, conn);
+    if (conn->state == MIDGE_CONN_CLOSING) {
+        finish_closing(shard, conn);
+        return;
+    }
+    if (failed) {
+        midge_conn_close(shard, conn, MIDGE_E_WRITE);
+        return;
+    }
+    if (taken < asked) {
+        arm_poll(shard, conn);
+        midge_conn_set_timer(shard, conn);
+    } else if (result.pending_bytes > 0 || conn->state == MIDGE_CONN_FLUSHING) {
+        midge_shard_mark_dirty(shard, conn);
+    }
+}
+
+static void on_poll_out(struct midge_shard *shard, struct midge_conn *conn, int res)
+{
+    conn->poll_armed = false;
+    if (conn->state == MIDGE_CONN_CLOSING) {
+        finish_closing(shard, conn);
+        return;
+    }
+    if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
+        return;
+    if (res == -ECANCELED) {
+        /* The cancel was meant for recv (back-pressure): the poll is still wanted. */
+        arm_poll(shard, conn);
+        return;
+    }
+    midge_outbox_lock(&conn->outbox);
+    conn->outbox.blocked = false;
+    midge_outbox_unlock(&conn->outbox);
+    midge_shard_mark_dirty(shard, conn);
+}
+
+/* ---- input ---- */
+
+/* The parser is not used again: whatever the line holds is given up. */
+static void drop_line(struct midge_shard *shard, struct midge_conn *conn)
+{
+    uint8_t *line = conn->parser.line;
+
+    conn->parser.line = NULL;
+    if (line != NULL)
+        midge_pool_free(&shard->pool, line, conn->line_block_cap);
+}
+
+static enum midge_status lend_line(struct midge_shard *shard, struct midge_conn *conn)
+{
+    uint8_t *line = midge_pool_alloc(&shard->pool, conn->parser.limits.control_line_len_max,
+                                     &conn->line_block_cap);
+
+    if (line == NULL)
+        return MIDGE_E_MEMORY;
+    midge_parser_lend_line(&conn->parser, line, conn->line_block_cap);
+    return MIDGE_OK;
+}
+
+static void on_publish(struct midge_shard *shard, struct midge_conn *conn,
+                       const struct midge_op *op)
+{
+    if (conn->pedantic && !midge_dispatch_subject_is_literal(op->subject))
+        midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(MIDGE_E_PUB_SUBJECT)));
+    if (op->payload_whole) {
+        midge_dispatch_publish(shard, conn, op);
+        return;
+    }
+    MIDGE_ASSERT(conn->incoming == NULL);
+    conn->incoming = midge_msg_create(&shard->pool, op);
+    if (conn->incoming == NULL)
+        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
+}
+
+static void on_piece(struct midge_shard *shard, struct midge_conn *conn, const struct midge_op *op)
+{
+    struct midge_msg *msg = conn->incoming;
+
+    MIDGE_ASSERT(msg != NULL);
+    midge_msg_fill(msg, op->payload);
+    if (!op->last)
+        return;
+    MIDGE_ASSERT(msg->filled_len == msg->total_len);
+    conn->incoming = NULL;
+    midge_dispatch_publish_msg(shard, conn, msg);
+    midge_msg_release(msg, &shard->pool);
+}
+
+static void on_ping(struct midge_shard *shard, struct midge_conn *conn)
+{
+    (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("PONG\r\n"));
+    conn->last_in_ns = shard->now_ns;
+    if (!conn->connected || conn->first_pong_sent)
+        return;
+    conn->first_pong_sent = true;
+    if (conn->options.protocol >= 1)
+        midge_handshake_send_info(shard, conn, true);
+}
+
+static void on_pong(struct midge_shard *shard, struct midge_conn *conn)
+{
+    conn->pings_out = 0;
+    if (conn->rtt_start_ns != 0)
+        conn->rtt_ns = shard->now_ns - conn->rtt_start_ns + 1;
+}
+
+static void on_op(struct midge_shard *shard, struct midge_conn *conn, const struct midge_op *op)
+{
+    if (MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
+        midge_trace_op(shard, conn, op);
+    switch (op->kind) {
+    case MIDGE_OP_PUB:
+    case MIDGE_OP_HPUB:
+        on_publish(shard, conn, op);
+        break;
+    case MIDGE_OP_PIECE:
+        on_piece(shard, conn, op);
+        break;
+    case MIDGE_OP_SUB:
+        midge_subscribe_sub(shard, conn, op);
+        break;
+    case MIDGE_OP_UNSUB:
+        midge_subscribe_unsub(shard, conn, op);
+        break;
+    case MIDGE_OP_PING:
+        on_ping(shard, conn);
+        break;
+    case MIDGE_OP_PONG:
+        on_pong(shard, conn);
+        break;
+    case MIDGE_OP_CONNECT:
+        midge_handshake_connect(shard, conn, op->json);
+        break;
+    case MIDGE_OP_INFO:
+        if (!midge_info_is_object(op->json))
+            midge_conn_close(shard, conn, MIDGE_E_ARGS);
+        break;
+    case MIDGE_OP_ERR:
+        midge_conn_close(shard, conn, MIDGE_E_PEER_ERR);
+        break;
+    case MIDGE_OP_OK:
+    case MIDGE_OP_NONE:
+        break;
+    }
+}
+
+/* True if the next byte begins an operation that is not allowed before CONNECT. */
+static bool is_before_auth(const struct midge_conn *conn, struct midge_slice input)
+{
+    return conn->must_connect && input.len > 0 && (input.base[0] | 0x20) != 'c' &&
+           midge_parser_at_start(&conn->parser);
+}
+
+static void consume(struct midge_shard *shard, struct midge_conn *conn, struct midge_slice input)
+{
+    const uint64_t ops_before = conn->in_ops;
+
+    while (conn->state == MIDGE_CONN_OPEN) {
+        enum midge_status status;
+        struct midge_op op;
+
+        if (MIDGE_UNLIKELY(is_before_auth(conn, input))) {
+            midge_conn_close(shard, conn, MIDGE_E_AUTH);
+            return;
+        }
+        status = midge_parser_next(&conn->parser, &input, &op);
+        if (MIDGE_LIKELY(status == MIDGE_OK)) {
+            on_op(shard, conn, &op);
+            continue;
+        }
+        if (status == MIDGE_AGAIN)
+            break;
+        if (status == MIDGE_FULL)
+            status = lend_line(shard, conn);
+        if (status != MIDGE_OK) {
+            midge_trace_parse_error(shard, conn, status);
+            midge_conn_close(shard, conn, status);
+            return;
+        }
+    }
+    if (conn->in_ops != ops_before)
+        conn->last_in_ns = shard->now_ns;
+    if (conn->parser.line != NULL && midge_parser_line_idle(&conn->parser)) {
+        uint8_t *line = midge_parser_take_line(&conn->parser);
+
+        midge_pool_free(&shard->pool, line, conn->line_block_cap);
+    }
+}
+
+static void on_recv(struct midge_shard *shard, struct midge_conn *conn,
+                    const struct midge_ring_event *event)
+{
+    conn->recv_armed = event->more;
+    if (conn->state == MIDGE_CONN_CLOSING) {
+        finish_closing(shard, conn);
+        return;
+    }
+    if (conn->state == MIDGE_CONN_FLUSHING) {
+        /* What still comes is read and thrown away, so that closing does not reset the connection
+         * before the peer has seen its -ERR. */
+        if (!event->more && (event->res > 0 || event->res == -ENOBUFS))
+            midge_shard_mark_rearm(shard, conn);
+        return;
+    }
+    if (conn->state != MIDGE_CONN_OPEN)
+        return;
+    if (event->res > 0) {
+        consume(shard, conn, event->bytes);
+    } else if (event->res == 0) {
+        midge_conn_close(shard, conn, MIDGE_E_EOF);
+    } else if (event->res != -ENOBUFS && event->res != -ECANCELED && event->res != -EAGAIN &&
+               event->res != -EINTR) {
+        midge_conn_close(shard, conn, MIDGE_E_READ);
+    }
+    if (!conn->recv_armed && conn->state == MIDGE_CONN_OPEN && !conn->paused)
+        midge_shard_mark_rearm(shard, conn);
+}
+
+void midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
+                         const struct midge_ring_event *event)
+{
+    midge_shard_assert_owner(shard);
+    switch (event->kind) {
+    case MIDGE_RING_RECV:
+        on_recv(shard, conn, event);
+        break;
+    case MIDGE_RING_SEND:
+        midge_conn_on_sent(shard, conn, event->res);
+        break;
+    case MIDGE_RING_POLL_OUT:
+        on_poll_out(shard, conn, event->res);
+        break;
+    case MIDGE_RING_ACCEPT:
+    case MIDGE_RING_NONE:
+        MIDGE_ASSERT(false);
+        break;
+    }
+}
+
+/* ---- back-pressure ---- */
+
+void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
+                      const struct midge_pause *pause)
+{
+    if (conn->paused || conn->state != MIDGE_CONN_OPEN)
+        return;
+    conn->pause = malloc(sizeof(*conn->pause));
+    if (conn->pause == NULL)
+        return; /* goes on publishing: max_pending still bounds what it can fill */
+    *conn->pause = *pause;
+    conn->paused = true;
+    conn->next_paused = shard->paused;
+    shard->paused = conn;
+    midge_stats_add(&shard->stats.stalls, 1);
+    if (conn->recv_armed)
+        midge_ring_cancel(shard->ring, conn->fd, handle_of(conn));
+    midge_conn_set_timer(shard, conn);
+}
+
+void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct midge_conn **link = &shard->paused;
+
+    if (!conn->paused)
+        return;
+    while (*link != conn) {
+        MIDGE_ASSERT(*link != NULL);
+        link = &(*link)->next_paused;
+    }
+    *link = conn->next_paused;
+    conn->next_paused = NULL;
+    conn->paused = false;
+    free(conn->pause);
+    conn->pause = NULL;
+    if (!conn->recv_armed && conn->state == MIDGE_CONN_OPEN)
+        midge_shard_mark_rearm(shard, conn);
+}
+
+/* ---- deadlines ---- */
+
+static uint64_t write_deadline_at(const struct midge_shard *shard, struct midge_conn *conn)
+{
+    uint64_t stalled_at_ns;
+
+    midge_outbox_lock(&conn->outbox);
+    stalled_at_ns = conn->outbox.stalled_at_ns;
+    midge_outbox_unlock(&conn->outbox);
+    if (stalled_at_ns == 0)
+        return UINT64_MAX;
+    return stalled_at_ns + shard->config->write_deadline_ms * NS_PER_MS;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+void midge_conn_set_timer(struct midge_shard *shard, struct midge_conn *conn)
+{
+    uint64_t at_ns = conn->close_at_ns;
+
+    if (conn->state == MIDGE_CONN_OPEN) {
+        at_ns = earlier(at_ns, earlier(conn->ping_at_ns, conn->auth_at_ns));
+        at_ns = earlier(at_ns, write_deadline_at(shard, conn));
+        if (conn->pause != NULL)
+            at_ns = earlier(at_ns, conn->pause->until_ns);
+    }
+    if (at_ns == UINT64_MAX)
+        midge_timers_clear(&shard->timers, &conn->timer);
+    else
+        midge_timers_set(&shard->timers, &conn->timer, at_ns);
+}
+
+/* Source: nats-server v2.15.2, server/client.go:5954 processPingTimer. */
+static void on_ping_due(struct midge_shard *shard, struct midge_conn *conn)
+{
+    const uint64_t interval_ns = shard->config->ping_interval_ms * NS_PER_MS;
+    const bool wants_rtt =
+        conn->rtt_ns == 0 || shard->now_ns - conn->rtt_start_ns > RTT_INTERVAL_NS;
+
+    conn->ping_at_ns = shard->now_ns + interval_ns;
+    if (shard->now_ns - conn->last_in_ns < interval_ns && !wants_rtt)
+        return;
+    if (conn->pings_out + 1 > shard->config->ping_max) {
+        midge_stats_add(&shard->stats.stale, 1);
+        midge_conn_close(shard, conn, MIDGE_E_STALE);
+        return;
+    }
+    conn->pings_out++;
+    conn->rtt_start_ns = shard->now_ns;
+    (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("PING\r\n"));
+}
+
+void midge_conn_on_timer(struct midge_shard *shard, struct midge_conn *conn)
+{
+    const uint64_t now_ns = shard->now_ns;
+
+    if (conn->state == MIDGE_CONN_FLUSHING && conn->close_at_ns <= now_ns) {
+        begin_closing(shard, conn);
+        return;
+    }
+    if (conn->state == MIDGE_CONN_OPEN && conn->auth_at_ns <= now_ns)
+        midge_conn_close(shard, conn, MIDGE_E_AUTH_TIMEOUT);
+    if (conn->state == MIDGE_CONN_OPEN && write_deadline_at(shard, conn) <= now_ns)
+        midge_conn_close(shard, conn, MIDGE_E_SLOW_DEADLINE);
+    if (conn->state == MIDGE_CONN_OPEN && conn->pause != NULL && conn->pause->until_ns <= now_ns)
+        midge_conn_resume(shard, conn);
+    if (conn->state == MIDGE_CONN_OPEN && conn->ping_at_ns <= now_ns)
+        on_ping_due(shard, conn);
+    if (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING)
+        midge_conn_set_timer(shard, conn);
+}
+
+/* ---- requests of other shards, and of this one while it held a lock ---- */
+
+void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests)
+{
+    if ((requests & MIDGE_REQUEST_EXPIRED) != 0)
+        midge_conn_remove_expired(shard, conn);
+    if ((requests & MIDGE_REQUEST_CLOSE) != 0)
+        midge_conn_close(shard, conn, conn->outbox.close_status);
+    if ((requests & MIDGE_REQUEST_POLL_OUT) != 0 &&
+        (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING)) {
+        arm_poll(shard, conn);
+        midge_conn_set_timer(shard, conn);
+    }
+    if ((requests & MIDGE_REQUEST_FLUSH) != 0)
+        midge_shard_mark_dirty(shard, conn);
+    if ((requests & MIDGE_REQUEST_RESUME) != 0)
+        midge_shard_resume_publishers(shard, conn);
+}
+
+/* ---- opening and closing ---- */
+
+static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
+{
+    const struct midge_config *config = shard->config;
+    const struct midge_parser_limits limits = {
+        .control_line_len_max = config->control_line_len_max,
+        .payload_len_max = config->payload_len_max,
+        .headers = false,
+    };
+
+    conn->fd = fd;
+    conn->send_asked = 0;
+    midge_parser_init(&conn->parser, &limits);
+    conn->incoming = NULL;
+    conn->recv_armed = false;
+    conn->poll_armed = false;
+    conn->send_submitted = false;
+    conn->rearm_queued = false;
+    conn->paused = false;
+    conn->connected = false;
+    conn->must_connect = false;
+    conn->first_pong_sent = false;
+    conn->registered = false;
+    conn->is_unix = false;
+    /* What a client that sends no CONNECT gets. Source: nats-server v2.15.2, client.go defaultOpts.
+     */
+    conn->verbose = true;
+    conn->pedantic = true;
+    conn->echo = true;
+    conn->no_responders = false;
+    conn->in_msgs = 0;
+    conn->in_ops = 0;
+    conn->in_bytes = 0;
+    conn->started_at_ns = shard->now_ns;
+    conn->last_in_ns = shard->now_ns;
+    conn->rtt_ns = 0;
+    conn->rtt_start_ns = 0;
+    conn->pings_out = 0;
+    conn->auth_at_ns = UINT64_MAX;
+    conn->close_at_ns = UINT64_MAX;
+    conn->ping_at_ns = shard->now_ns + config->ping_interval_ms * NS_PER_MS;
+    conn->purge_cursor = 0;
+    conn->close_status = MIDGE_OK;
+    conn->owner = shard;
+    conn->expired = NULL;
+    midge_connect_init(&conn->options);
+    midge_outbox_init(&conn->outbox, conn->generation, config->pending_bytes_max);
+}
+
+static void read_peer(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct midge_ring_peer peer = {0};
+
+    /* A peer that has gone already has no address; its end of stream comes as an event. */
+    if (midge_ring_peer(shard->ring, conn->fd, &peer) != 0)
+        peer = (struct midge_ring_peer){.ip = ""};
+    memcpy(conn->ip, peer.ip, sizeof(conn->ip));
+    conn->port = peer.port;
+    conn->is_unix = peer.is_unix;
+}
+
+void midge_conn_open(struct midge_shard *shard, struct midge_conn *conn, int fd)
+{
+    struct midge_broker *broker = shard->broker;
+    uint32_t before;
+
+    midge_shard_assert_owner(shard);
+    midge_conn_set_state(conn, MIDGE_CONN_FREE, MIDGE_CONN_OPEN);
+    reset(shard, conn, fd);
+    conn->cid = atomic_fetch_add_explicit(&broker->next_cid, 1, memory_order_relaxed);
+    midge_stats_add(&shard->stats.connects, 1);
+    read_peer(shard, conn);
+    midge_conn_log(shard, conn, MIDGE_LOG_DEBUG, "Client connection created");
+    if (midge_ring_adopt(shard->ring, fd, handle_of(conn)) != 0) {
+        midge_conn_close(shard, conn, MIDGE_E_READ);
+        return;
+    }
+    midge_handshake_send_info(shard, conn, false);
+    conn->recv_armed = true;
+    midge_ring_recv(shard->ring, fd, handle_of(conn));
+    before = atomic_fetch_add_explicit(&broker->connection_count, 1, memory_order_relaxed);
+    conn->registered = true;
+    if (before >= broker->connections_max) {
+        midge_stats_add(&shard->stats.rejected, 1);
+        midge_conn_close(shard, conn, MIDGE_E_MAX_CONNECTIONS);
+        return;
+    }
+    if (midge_config_auth_required(shard->config)) {
+        conn->must_connect = true;
+        conn->auth_at_ns = shard->now_ns + shard->config->auth_timeout_ms * NS_PER_MS;
+    }
+    midge_conn_set_timer(shard, conn);
+}
+
+static bool is_hard(enum midge_status status)
+{
+    return status == MIDGE_E_READ || status == MIDGE_E_WRITE || status == MIDGE_E_SLOW_PENDING ||
+           status == MIDGE_E_SLOW_DEADLINE || status == MIDGE_E_MEMORY;
+}
+
+static void count_close(struct midge_shard *shard, struct midge_conn *conn,
+                        enum midge_status status)
+{
+    if (status == MIDGE_E_SLOW_PENDING)
+        midge_stats_add(&shard->stats.slow_pending, 1);
+    else if (status == MIDGE_E_SLOW_DEADLINE)
+        midge_stats_add(&shard->stats.slow_deadline, 1);
+    else if (status == MIDGE_E_AUTH || status == MIDGE_E_AUTH_TIMEOUT)
+        midge_stats_add(&shard->stats.auth_errors, 1);
+    else if (status == MIDGE_E_MEMORY)
+        midge_stats_add(&shard->stats.memory_closed, 1);
+    midge_trace_close(shard, conn, status);
+}
+
+void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status)
+{
+    const char *text = midge_status_text(status);
+    uint64_t flush_ms = status == MIDGE_E_SHUTDOWN ? FLUSH_MS_SHUTDOWN_MAX : FLUSH_MS_MAX;
+
+    if (conn->state == MIDGE_CONN_FLUSHING && is_hard(status)) {
+        begin_closing(shard, conn);
+        return;
+    }
+    if (conn->state != MIDGE_CONN_OPEN)
+        return;
+    conn->close_status = status;
+    /* FLUSHING from here on, so that an -ERR that finds no room does not come back to close again.
+     */
+    midge_conn_set_state(conn, MIDGE_CONN_OPEN, MIDGE_CONN_FLUSHING);
+    count_close(shard, conn, status);
+    if (text[0] != '\0')
+        midge_conn_send_err(shard, conn, midge_slice_text(text));
+    midge_outbox_lock(&conn->outbox);
+    conn->outbox.closing = true;
+    midge_outbox_unlock(&conn->outbox);
+    midge_conn_resume(shard, conn);
+    if (conn->state != MIDGE_CONN_FLUSHING)
+        return; /* found no memory for the -ERR: closing already */
+    if (is_hard(status)) {
+        begin_closing(shard, conn);
+        return;
+    }
+    if (flush_ms > shard->config->write_deadline_ms)
+        flush_ms = shard->config->write_deadline_ms;
+    conn->close_at_ns = shard->now_ns + flush_ms * NS_PER_MS;
+    midge_conn_set_timer(shard, conn);
+    midge_shard_mark_dirty(shard, conn);
+}
+
+/* The last step that needs the descriptor, once nothing is under way any more. */
+static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->state != MIDGE_CONN_CLOSING || conn->recv_armed || conn->poll_armed ||
+        conn->send_submitted)
+        return;
+    midge_outbox_lock(&conn->outbox);
+    conn->outbox.closing = true;
+    MIDGE_ASSERT(conn->outbox.flush_shard == MIDGE_FLUSH_FREE);
+    midge_outbox_unlock(&conn->outbox);
+    midge_ring_close(shard->ring, conn->fd);
+    conn->fd = -1;
+    midge_stats_add(&shard->stats.discarded, midge_outbox_discard(&conn->outbox, &shard->pool));
+    midge_timers_clear(&shard->timers, &conn->timer);
+    drop_line(shard, conn);
+    if (conn->incoming != NULL) {
+        midge_msg_release(conn->incoming, &shard->pool);
+        conn->incoming = NULL;
+    }
+    midge_connect_deinit(&conn->options);
+    midge_conn_set_state(conn, MIDGE_CONN_CLOSING, MIDGE_CONN_PURGING);
+    midge_shard_conn_closed(shard, conn);
+}
+
+/* ---- subscriptions ---- */
+
+static void free_sub_cb(void *context, void *object)
+{
+    (void)context;
+    midge_sub_destroy(object);
+}
+
+/* Take the subscription off the expired list, if it is on it. Under the outbox lock. */
+static void unlink_expired(struct midge_conn *conn, struct midge_sub *sub)
+{
+    struct midge_sub **link = &conn->expired;
+
+    if (!sub->expired)
+        return;
+    while (*link != sub) {
+        MIDGE_ASSERT(*link != NULL);
+        link = &(*link)->next_expired;
+    }
+    *link = sub->next_expired;
+    sub->expired = false;
+}
+
+static void retire_sub(struct midge_shard *shard, struct midge_conn *conn, struct midge_sub *sub)
+{
+    midge_outbox_lock(&conn->outbox);
+    sub->live = false;
+    unlink_expired(conn, sub);
+    midge_outbox_unlock(&conn->outbox);
+    midge_subindex_remove(shard->broker->index, shard->participant, sub->record,
+                          midge_sub_queue(sub), sub);
+    midge_reclaim_retire(shard->participant, sub, NULL, free_sub_cb);
+}
+
+void midge_conn_remove_sub(struct midge_shard *shard, struct midge_conn *conn,
+                           struct midge_sub *sub)
+{
+    midge_sub_table_remove(&conn->subs, shard->broker->seed, sub);
+    retire_sub(shard, conn, sub);
+}
+
+void midge_conn_remove_expired(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->state == MIDGE_CONN_PURGING || conn->state == MIDGE_CONN_RESTING)
+        return; /* leaves with all the others */
+    for (;;) {
+        struct midge_sub *sub;
+
+        midge_outbox_lock(&conn->outbox);
+        sub = conn->expired;
+        midge_outbox_unlock(&conn->outbox);
+        if (sub == NULL)
+            return;
+        midge_conn_remove_sub(shard, conn, sub);
+    }
+}
+
+bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t budget)
+{
+    while (budget-- > 0) {
+        struct midge_sub *sub = midge_sub_table_drain(&conn->subs, &conn->purge_cursor);
+
+        if (sub == NULL) {
+            midge_sub_table_deinit(&conn->subs);
+            return true;
+        }
+        retire_sub(shard, conn, sub);
+    }
+    return false;
+}

@@ -1,0 +1,178 @@
+/*
+ * One connection: its state machine, what it has received and not yet used, and its subscriptions.
+ *
+ *   FREE --open--> OPEN --close--> FLUSHING --flushed--> CLOSING --last event--> PURGING --+
+ *    ^               |                (error, slow consumer: at once)  ^                    |
+ *    |               +--------------------------------------------------                    |
+ *    +------------------------- RESTING <------ all subscriptions out of the index ---------+
+ *         grace period, generation raised
+ *
+ *   OPEN      reads and parses
+ *   FLUSHING  appends are refused; what is pending (an -ERR, earlier messages) is sent first
+ *   CLOSING   the socket is shut down and its operations cancelled; waits for the last event of
+ * each and for a free flush token PURGING   descriptor closed; subscriptions leave the index, a
+ * bounded number per turn RESTING   unreachable for new matches; waits for the grace period
+ *
+ * Thread: shard (owner), except the outbox and what sub.h says.
+ * Memory: slots are mapped once and never unmapped, so a pointer to a slot is always readable; a
+ * line buffer and an unfinished message come from the shard's pool and only while they are needed.
+ */
+#ifndef MIDGE_CONN_H
+#define MIDGE_CONN_H
+
+#include <stdalign.h>
+
+#include "midge/info.h"
+#include "midge/parser.h"
+#include "midge/ring.h"
+#include "outbox.h"
+#include "sub.h"
+#include "timers.h"
+
+struct midge_shard;
+
+enum midge_conn_state {
+    MIDGE_CONN_FREE = 0,
+    MIDGE_CONN_OPEN,
+    MIDGE_CONN_FLUSHING,
+    MIDGE_CONN_CLOSING,
+    MIDGE_CONN_PURGING,
+    MIDGE_CONN_RESTING,
+};
+
+/* Recipients that a paused publisher waits for; more are not remembered. */
+#define MIDGE_PAUSE_TARGETS_MAX 8u
+
+struct midge_pause_target {
+    uint32_t index;
+    uint32_t generation;
+};
+
+/* What only few connections need; made when it is needed. */
+struct midge_pause {
+    uint64_t until_ns;
+    uint32_t target_count;
+    struct midge_pause_target targets[MIDGE_PAUSE_TARGETS_MAX];
+};
+
+struct midge_conn {
+    /* Owner: every turn. */
+    enum midge_conn_state state;
+    uint32_t index;      /* constant after init */
+    uint32_t generation; /* changes when the slot is used anew */
+    int fd;              /* -1 = none */
+    uint64_t send_asked; /* bytes of the send under way */
+    struct midge_parser parser;
+    struct midge_msg *incoming; /* owned: a message of which pieces are missing */
+    uint32_t line_block_cap;    /* of the line buffer lent to the parser */
+    bool recv_armed;
+    bool poll_armed;
+    bool send_submitted; /* pieces are lent to the ring; cleared when the send is settled */
+    bool rearm_queued;   /* on the shard's list for this turn */
+    bool paused;         /* back-pressure: not read */
+    bool connected;      /* CONNECT was accepted */
+    bool must_connect;   /* nothing but CONNECT is allowed */
+    bool first_pong_sent;
+    bool registered; /* counts against max_connections */
+    bool is_unix;
+    bool verbose;
+    bool pedantic;
+    bool echo;
+    bool no_responders;
+
+    /* Owner: statistics. */
+    uint64_t cid;
+    uint64_t in_msgs;
+    uint64_t in_bytes;
+    uint64_t in_ops;     /* messages, SUBs and UNSUBs: what counts as activity */
+    uint64_t last_in_ns; /* last data, SUB, UNSUB or PING */
+    uint64_t started_at_ns;
+    uint64_t rtt_ns;       /* 0 = not measured */
+    uint64_t rtt_start_ns; /* when the PING under way was sent */
+    uint32_t pings_out;
+
+    /* Owner: deadlines, UINT64_MAX = none. */
+    struct midge_timer timer; /* the earliest of them */
+    uint64_t ping_at_ns;
+    uint64_t auth_at_ns;
+    uint64_t close_at_ns;
+
+    /* Owner: subscriptions. */
+    struct midge_sub_table subs;
+    uint32_t purge_cursor;
+
+    /* Owner: control plane. */
+    struct midge_connect options;
+    struct midge_pause *pause; /* owned while paused */
+    struct midge_conn *next_paused;
+    struct midge_conn *next_purge;
+    char ip[48];
+    uint16_t port;
+    enum midge_status close_status;
+
+    /* Any shard: under the outbox lock, and the link of the owner's inbox. */
+    alignas(MIDGE_CACHE_LINE_LEN) struct midge_outbox outbox;
+    struct midge_sub *expired;       /* outbox lock: subscriptions that reached max */
+    struct midge_shard *owner;       /* outbox lock to change; constant while there is one shard */
+    struct midge_conn *next_request; /* owner's inbox */
+};
+
+/** Move from one state to another; asserts that the move is drawn above. Thread: shard. */
+void midge_conn_set_state(struct midge_conn *conn, enum midge_conn_state from,
+                          enum midge_conn_state to);
+
+/** Take a freshly accepted descriptor into a free slot: INFO goes out, reading starts. Thread:
+ * shard. */
+void midge_conn_open(struct midge_shard *shard, struct midge_conn *conn, int fd);
+
+/** Handle one event of the ring for this connection; the generation was checked. Thread: shard. */
+void midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
+                         const struct midge_ring_event *event);
+
+/** The send under way took `sent` bytes, or failed with -errno. Thread: shard. */
+void midge_conn_on_sent(struct midge_shard *shard, struct midge_conn *conn, int64_t sent);
+
+/** Put what is pending into a send of this turn, if that is possible now. Thread: shard. */
+void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn);
+
+/** Deadlines of this connection are due, or have changed. Thread: shard. */
+void midge_conn_on_timer(struct midge_shard *shard, struct midge_conn *conn);
+
+/** Set the timer to the earliest deadline. Thread: shard. */
+void midge_conn_set_timer(struct midge_shard *shard, struct midge_conn *conn);
+
+/** The bits that were requested under the outbox lock. Thread: shard (owner). */
+void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests);
+
+/** Append bytes of the broker's own (PONG, +OK, INFO, -ERR). @return false if the connection is
+ * closing or was just found too slow; the caller need not care. Thread: shard (owner). */
+bool midge_conn_enqueue(struct midge_shard *shard, struct midge_conn *conn,
+                        struct midge_slice bytes);
+
+/** Send -ERR '<text>' (text may be built by the caller) and stay open. Thread: shard (owner). */
+void midge_conn_send_err(struct midge_shard *shard, struct midge_conn *conn,
+                         struct midge_slice text);
+
+/** End the connection for this reason, -ERR first if the status has a text. Thread: shard (owner).
+ */
+void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status);
+
+/** Not read until one of the targets has drained, or until write_deadline. Takes `pause`.
+ * Thread: shard (owner). */
+void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
+                      const struct midge_pause *pause);
+
+/** Read again. Thread: shard (owner). */
+void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn);
+
+/** Take at most `budget` subscriptions out of the index; true when none is left. Thread: shard. */
+bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t budget);
+
+/** Take one subscription out of table and index, and retire it. Thread: shard (owner). */
+void midge_conn_remove_sub(struct midge_shard *shard, struct midge_conn *conn,
+                           struct midge_sub *sub);
+
+/** Take out the subscriptions that reached their max. Thread: shard (owner). */
+void midge_conn_remove_expired(struct midge_shard *shard, struct midge_conn *conn);
+
+#endif

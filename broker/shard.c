@@ -1,0 +1,574 @@
+/* The turn of one shard; see shard.h. */
+#include "shard.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "trace.h"
+
+#define NS_PER_MS 1000000ull
+
+/* Bytes that the pool keeps for reuse: a burst of 64 large segments and some messages. */
+#define POOL_KEEP_BYTES (8ull * 1024 * 1024)
+
+/* Subscriptions of closed connections that leave the index in one turn: at under 2 us each the turn
+ * stays within 4 ms. */
+#define PURGE_SUBS_PER_TURN 2048u
+
+/* How soon accept is tried again where nothing else says that a descriptor came free. */
+#define ACCEPT_RETRY_MS 500u
+
+/* One line per 10 s about a lack of descriptors. */
+#define ACCEPT_LOG_INTERVAL_MS 10000u
+
+/* A budget of 0 is tried again after so many turns, in case the load has become such that watching
+ * pays. */
+#define SPIN_PROBE_TURNS 256u
+
+/* Index in handles of listeners: above every connection slot (limits.h). */
+#define LISTENER_INDEX_FIRST 0xfffff0u
+
+/* ---- lists ---- */
+
+static bool list_init(struct midge_conn_list *list, uint32_t cap)
+{
+    list->refs = mmap(NULL, cap * sizeof(*list->refs), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (list->refs == MAP_FAILED) {
+        list->refs = NULL;
+        return false;
+    }
+    list->count = 0;
+    list->cap = cap;
+    return true;
+}
+
+static void list_deinit(struct midge_conn_list *list)
+{
+    if (list->refs != NULL)
+        (void)munmap(list->refs, list->cap * sizeof(*list->refs));
+    list->refs = NULL;
+}
+
+static void list_push(struct midge_conn_list *list, const struct midge_conn *conn)
+{
+    MIDGE_ASSERT(list->count < list->cap);
+    list->refs[list->count++] = (struct midge_conn_ref){conn->index, conn->generation};
+}
+
+/* The connection of a reference, or NULL if its slot is used by another one by now. */
+static struct midge_conn *resolve(const struct midge_shard *shard, struct midge_conn_ref ref)
+{
+    struct midge_conn *conn = &shard->broker->conns[ref.index];
+
+    return conn->generation == ref.generation ? conn : NULL;
+}
+
+void midge_shard_mark_dirty_locked(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct midge_outbox *outbox = &conn->outbox;
+
+    if (outbox->dirty_shard == shard->index && outbox->dirty_turn == shard->turn)
+        return;
+    outbox->dirty_shard = shard->index;
+    outbox->dirty_turn = shard->turn;
+    list_push(&shard->dirty, conn);
+}
+
+void midge_shard_mark_dirty(struct midge_shard *shard, struct midge_conn *conn)
+{
+    midge_outbox_lock(&conn->outbox);
+    midge_shard_mark_dirty_locked(shard, conn);
+    midge_outbox_unlock(&conn->outbox);
+}
+
+void midge_shard_mark_rearm(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->rearm_queued)
+        return;
+    conn->rearm_queued = true;
+    list_push(&shard->rearm, conn);
+}
+
+void midge_shard_mark_submitted(struct midge_shard *shard, struct midge_conn *conn)
+{
+    list_push(&shard->submitted, conn);
+}
+
+/* ---- requests ---- */
+
+bool midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests)
+{
+    struct midge_shard *owner = conn->owner;
+    struct midge_conn *first;
+
+    conn->outbox.requests |= (uint16_t)requests;
+    if (conn->outbox.queued)
+        return false;
+    conn->outbox.queued = true;
+    first = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
+    do {
+        conn->next_request = first;
+        /* Release pairs with the acquire in take_requests(): the link is visible before the entry.
+         */
+    } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, conn,
+                                                    memory_order_release, memory_order_relaxed));
+    return owner != shard;
+}
+
+static void take_requests(struct midge_shard *shard)
+{
+    struct midge_conn *conn;
+
+    if (atomic_load_explicit(&shard->inbox, memory_order_relaxed) == NULL)
+        return;
+    /* Acquire pairs with the release in midge_shard_request(). */
+    conn = atomic_exchange_explicit(&shard->inbox, NULL, memory_order_acquire);
+    while (conn != NULL) {
+        struct midge_conn *next = conn->next_request;
+        uint32_t requests;
+
+        midge_outbox_lock(&conn->outbox);
+        requests = conn->outbox.requests;
+        conn->outbox.requests = 0;
+        conn->outbox.queued = false;
+        midge_outbox_unlock(&conn->outbox);
+        midge_conn_on_request(shard, conn, requests);
+        conn = next;
+    }
+}
+
+void midge_shard_resume_publishers(struct midge_shard *shard, const struct midge_conn *drained)
+{
+    struct midge_conn *conn = shard->paused;
+
+    while (conn != NULL) {
+        struct midge_conn *next = conn->next_paused;
+        const struct midge_pause *pause = conn->pause;
+
+        for (uint32_t i = 0; i < pause->target_count; i++) {
+            if (pause->targets[i].index == drained->index &&
+                pause->targets[i].generation == drained->generation) {
+                midge_conn_resume(shard, conn);
+                break;
+            }
+        }
+        conn = next;
+    }
+}
+
+/* ---- accept ---- */
+
+static struct midge_handle listener_handle(uint32_t listener)
+{
+    return (struct midge_handle){LISTENER_INDEX_FIRST + listener, 0};
+}
+
+void midge_shard_add_listener(struct midge_shard *shard, int fd)
+{
+    struct midge_listener_state *listener = &shard->listeners[shard->listener_count];
+
+    MIDGE_ASSERT(shard->listener_count < MIDGE_LISTENERS_MAX);
+    listener->fd = fd;
+    listener->armed = true;
+    listener->wants_arm = true;
+    midge_ring_accept(shard->ring, fd, listener_handle(shard->listener_count));
+    shard->listener_count++;
+}
+
+static void on_accept_error(struct midge_shard *shard, int error)
+{
+    uint64_t suppressed;
+
+    if (error == ECANCELED || error == ECONNABORTED || error == EINTR)
+        return;
+    midge_stats_add(&shard->stats.accept_errors, 1);
+    if (!midge_log_allow(&shard->accept_limit, shard->now_ns, ACCEPT_LOG_INTERVAL_MS, &suppressed))
+        return;
+    midge_log_write(shard->log, MIDGE_LOG_ERROR,
+                    "Accepting a connection failed: %s; new connections wait until one closes "
+                    "(%llu more not logged)",
+                    strerror(error), (unsigned long long)suppressed);
+}
+
+static void on_accept(struct midge_shard *shard, const struct midge_ring_event *event)
+{
+    const uint32_t index = event->handle.index - LISTENER_INDEX_FIRST;
+    struct midge_listener_state *listener = &shard->listeners[index];
+    struct midge_conn *conn;
+
+    MIDGE_ASSERT(index < shard->listener_count);
+    listener->armed = event->more;
+    if (event->res < 0) {
+        on_accept_error(shard, -event->res);
+        /* Not re-armed at once: with no descriptor free that would spin (139,028 times in 50 ms
+         * were counted). A close, or the clock, does it. */
+        shard->accept_at_ns = shard->now_ns + ACCEPT_RETRY_MS * NS_PER_MS;
+        return;
+    }
+    if (!event->more)
+        shard->accept_at_ns = shard->now_ns;
+    conn = shard->stop_seen ? NULL : midge_broker_take_slot(shard->broker);
+    if (conn == NULL) {
+        midge_stats_add(&shard->stats.rejected, 1);
+        midge_ring_close(shard->ring, event->res);
+        return;
+    }
+    shard->conn_count++;
+    midge_conn_open(shard, conn, event->res);
+}
+
+static void rearm_accept(struct midge_shard *shard)
+{
+    if (shard->accept_at_ns > shard->now_ns)
+        return;
+    shard->accept_at_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < shard->listener_count; i++) {
+        struct midge_listener_state *listener = &shard->listeners[i];
+
+        if (listener->armed || !listener->wants_arm)
+            continue;
+        listener->armed = true;
+        midge_ring_accept(shard->ring, listener->fd, listener_handle(i));
+    }
+}
+
+void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->registered)
+        atomic_fetch_sub_explicit(&shard->broker->connection_count, 1, memory_order_relaxed);
+    conn->registered = false;
+    midge_stats_add(&shard->stats.disconnects, 1);
+    conn->next_purge = shard->purging;
+    shard->purging = conn;
+    /* A descriptor came free. */
+    if (shard->accept_at_ns != UINT64_MAX)
+        shard->accept_at_ns = shard->now_ns;
+}
+
+/* ---- purge ---- */
+
+/* After the grace period nobody can reach the slot through a match: it may be used anew. */
+static void rest_over_cb(void *context, void *object)
+{
+    struct midge_shard *shard = context;
+    struct midge_conn *conn = object;
+
+    conn->generation++;
+    midge_conn_set_state(conn, MIDGE_CONN_RESTING, MIDGE_CONN_FREE);
+    midge_broker_give_slot(shard->broker, conn);
+    MIDGE_ASSERT(shard->conn_count > 0);
+    shard->conn_count--;
+}
+
+static void purge(struct midge_shard *shard)
+{
+    uint32_t budget = PURGE_SUBS_PER_TURN;
+
+    while (shard->purging != NULL && budget > 0) {
+        struct midge_conn *conn = shard->purging;
+        const uint32_t count = conn->subs.count;
+
+        if (!midge_conn_purge(shard, conn, budget))
+            return;
+        budget -= count < budget ? count : budget;
+        shard->purging = conn->next_purge;
+        conn->next_purge = NULL;
+        midge_conn_set_state(conn, MIDGE_CONN_PURGING, MIDGE_CONN_RESTING);
+        midge_reclaim_retire(shard->participant, conn, shard, rest_over_cb);
+    }
+}
+
+/* ---- memory ---- */
+
+static uint64_t held_bytes_of(struct midge_conn *conn)
+{
+    uint64_t bytes;
+
+    midge_outbox_lock(&conn->outbox);
+    bytes = conn->outbox.pending_bytes;
+    midge_outbox_unlock(&conn->outbox);
+    if (conn->incoming != NULL)
+        bytes += conn->incoming->total_len;
+    return bytes;
+}
+
+/* Over max_memory the connection that holds most is closed. One per turn: its memory comes back
+ * when its last operation has ended, so more at once would close more than needed. */
+static void check_memory(struct midge_shard *shard)
+{
+    struct midge_conn *largest = NULL;
+    uint64_t largest_bytes = 0;
+
+    if (MIDGE_LIKELY(midge_broker_memory_bytes(shard->broker) <= shard->broker->memory_bytes_max))
+        return;
+    for (uint32_t i = 0; i < midge_broker_slot_high(shard->broker); i++) {
+        struct midge_conn *conn = &shard->broker->conns[i];
+        uint64_t bytes;
+
+        if (conn->state == MIDGE_CONN_CLOSING && conn->close_status == MIDGE_E_MEMORY)
+            return; /* one is on its way already */
+        if (conn->state != MIDGE_CONN_OPEN || conn->owner != shard)
+            continue;
+        bytes = held_bytes_of(conn);
+        if (bytes > largest_bytes) {
+            largest = conn;
+            largest_bytes = bytes;
+        }
+    }
+    if (largest != NULL) {
+        midge_conn_log(shard, largest, MIDGE_LOG_WARN,
+                       "max_memory of %llu bytes reached: closing the connection that holds most "
+                       "(%llu bytes)",
+                       (unsigned long long)shard->broker->memory_bytes_max,
+                       (unsigned long long)largest_bytes);
+        midge_conn_close(shard, largest, MIDGE_E_MEMORY);
+    }
+}
+
+/* ---- the turn ---- */
+
+static void on_event(struct midge_shard *shard, const struct midge_ring_event *event)
+{
+    struct midge_conn *conn;
+
+    if (event->kind == MIDGE_RING_ACCEPT) {
+        on_accept(shard, event);
+        return;
+    }
+    MIDGE_ASSERT(event->handle.index < shard->broker->conn_cap);
+    conn = &shard->broker->conns[event->handle.index];
+    /* Operations end before their slot rests, so a late event can only be a fault of the seam. */
+    MIDGE_ASSERT(conn->generation == event->handle.generation);
+    midge_conn_on_event(shard, conn, event);
+}
+
+/* The sends that brought no event took all their bytes. */
+static void settle_sends(struct midge_shard *shard)
+{
+    const uint32_t count = shard->submitted.count;
+
+    shard->submitted.count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct midge_conn *conn = resolve(shard, shard->submitted.refs[i]);
+
+        if (conn != NULL && conn->send_submitted)
+            midge_conn_on_sent(shard, conn, (int64_t)conn->send_asked);
+    }
+}
+
+static void rearm_recvs(struct midge_shard *shard)
+{
+    const uint32_t count = shard->rearm.count;
+
+    shard->rearm.count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct midge_conn *conn = resolve(shard, shard->rearm.refs[i]);
+        bool wanted;
+
+        if (conn == NULL)
+            continue;
+        conn->rearm_queued = false;
+        wanted =
+            (conn->state == MIDGE_CONN_OPEN && !conn->paused) || conn->state == MIDGE_CONN_FLUSHING;
+        if (!wanted || conn->recv_armed)
+            continue;
+        conn->recv_armed = true;
+        midge_ring_recv(shard->ring, conn->fd,
+                        (struct midge_handle){conn->index, conn->generation});
+    }
+}
+
+static void fire_timers(struct midge_shard *shard)
+{
+    struct midge_timer *timer;
+
+    while ((timer = midge_timers_expire(&shard->timers, shard->now_ns)) != NULL) {
+        struct midge_conn *conn =
+            (struct midge_conn *)(void *)((uint8_t *)timer - offsetof(struct midge_conn, timer));
+
+        midge_conn_on_timer(shard, conn);
+    }
+}
+
+static void flush_dirty(struct midge_shard *shard)
+{
+    const uint32_t count = shard->dirty.count;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct midge_conn *conn = resolve(shard, shard->dirty.refs[i]);
+
+        if (conn != NULL)
+            midge_conn_flush(shard, conn);
+    }
+    MIDGE_ASSERT(shard->dirty.count == count);
+    shard->dirty.count = 0;
+}
+
+/* How long to watch before sleeping: at most what a wake-up costs, halved while watching brings
+ * nothing, restored when it does. */
+static void adapt_spin(struct midge_shard *shard, bool watched, bool found)
+{
+    if (shard->spin_ns_max == 0)
+        return;
+    if (watched && found) {
+        shard->spin_ns = shard->spin_ns_max;
+    } else if (watched) {
+        shard->spin_ns /= 2;
+        if (shard->spin_ns < 1000)
+            shard->spin_ns = 0;
+        shard->spin_probe = SPIN_PROBE_TURNS;
+    } else if (found && shard->spin_ns == 0 && shard->spin_probe-- == 0) {
+        shard->spin_ns = shard->spin_ns_max;
+    }
+}
+
+static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
+{
+    uint64_t deadline_ns;
+
+    if (!may_wait || shard->purging != NULL || midge_reclaim_waiting(shard->participant) > 0)
+        return 0;
+    deadline_ns = midge_timers_next_ns(&shard->timers);
+    return shard->accept_at_ns < deadline_ns ? shard->accept_at_ns : deadline_ns;
+}
+
+static void handle_events(struct midge_shard *shard)
+{
+    struct midge_ring_event event;
+    bool found = false;
+
+    while (midge_ring_next(shard->ring, &event)) {
+        found = true;
+        on_event(shard, &event);
+    }
+    adapt_spin(shard, shard->spin_ns > 0, found);
+}
+
+void midge_shard_turn(struct midge_shard *shard, bool may_wait)
+{
+    midge_reclaim_quiescent(shard->participant);
+    const uint64_t deadline_ns = wait_deadline(shard, may_wait);
+    midge_reclaim_offline(shard->participant);
+    midge_ring_wait(shard->ring, deadline_ns, deadline_ns == 0 ? 0 : shard->spin_ns);
+    midge_reclaim_online(shard->participant);
+
+    shard->now_ns = midge_ring_now_ns(shard->ring);
+    shard->turn++;
+    midge_stats_add(&shard->stats.turns, 1);
+    handle_events(shard);
+    settle_sends(shard);
+    if (MIDGE_UNLIKELY(!shard->stop_seen &&
+                       atomic_load_explicit(&shard->broker->stopping, memory_order_acquire)))
+        midge_shard_stop(shard);
+    fire_timers(shard);
+    rearm_accept(shard);
+    check_memory(shard);
+    take_requests(shard);
+    purge(shard);
+    rearm_recvs(shard);
+    flush_dirty(shard);
+}
+
+/* ---- life ---- */
+
+struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t index,
+                                       struct midge_ring **ring)
+{
+    struct midge_shard *shard = aligned_alloc(MIDGE_CACHE_LINE_LEN, sizeof(*shard));
+
+    if (shard == NULL)
+        return NULL;
+    memset(shard, 0, sizeof(*shard));
+    shard->broker = broker;
+    shard->config = broker->config;
+    shard->index = index;
+    shard->thread = pthread_self();
+    shard->accept_at_ns = UINT64_MAX;
+    midge_pool_init(&shard->pool, POOL_KEEP_BYTES);
+    if (!list_init(&shard->dirty, broker->conn_cap) ||
+        !list_init(&shard->submitted, broker->conn_cap) ||
+        !list_init(&shard->rearm, broker->conn_cap))
+        goto err_free_shard;
+    shard->log = midge_log_register(broker->log);
+    shard->participant = midge_reclaim_register(broker->reclaim);
+    if (shard->log == NULL || shard->participant == NULL)
+        goto err_free_shard;
+    shard->reader = midge_subindex_reader_create(broker->index, shard->participant);
+    if (shard->reader == NULL)
+        goto err_free_shard;
+    shard->ring = *ring;
+    *ring = NULL;
+    shard->now_ns = midge_ring_now_ns(shard->ring);
+    midge_timers_init(&shard->timers, shard->now_ns);
+    shard->spin_ns_max = 0;
+    midge_reclaim_online(shard->participant);
+    broker->shards[index] = shard;
+    return shard;
+
+err_free_shard:
+    list_deinit(&shard->dirty);
+    list_deinit(&shard->submitted);
+    list_deinit(&shard->rearm);
+    free(shard);
+    return NULL;
+}
+
+void midge_shard_destroy(struct midge_shard *shard)
+{
+    MIDGE_ASSERT(midge_shard_is_idle(shard));
+
+    midge_reclaim_quiescent(shard->participant);
+    midge_reclaim_offline(shard->participant);
+    midge_ring_destroy(shard->ring);
+    midge_subindex_reader_destroy(shard->reader);
+    midge_spares_deinit(&shard->spares, &shard->pool);
+    midge_pool_deinit(&shard->pool);
+    list_deinit(&shard->dirty);
+    list_deinit(&shard->submitted);
+    list_deinit(&shard->rearm);
+    shard->broker->shards[shard->index] = NULL;
+    free(shard);
+}
+
+void midge_shard_stop(struct midge_shard *shard)
+{
+    if (shard->stop_seen)
+        return;
+    shard->stop_seen = true;
+    for (uint32_t i = 0; i < shard->listener_count; i++) {
+        shard->listeners[i].wants_arm = false;
+        if (shard->listeners[i].armed)
+            midge_ring_cancel(shard->ring, shard->listeners[i].fd, listener_handle(i));
+    }
+    for (uint32_t i = 0; i < midge_broker_slot_high(shard->broker); i++) {
+        struct midge_conn *conn = &shard->broker->conns[i];
+
+        if (conn->state == MIDGE_CONN_OPEN && conn->owner == shard)
+            midge_conn_close(shard, conn, MIDGE_E_SHUTDOWN);
+    }
+}
+
+void midge_shard_set_spin(struct midge_shard *shard, uint32_t spin_us)
+{
+    shard->spin_ns_max = spin_us == MIDGE_SPIN_AUTO ? 0 : spin_us * 1000ull;
+    shard->spin_ns = shard->spin_ns_max;
+}
+
+bool midge_shard_is_idle(const struct midge_shard *shard)
+{
+    for (uint32_t i = 0; i < shard->listener_count; i++) {
+        if (shard->listeners[i].armed)
+            return false;
+    }
+    return shard->conn_count == 0;
+}
+
+void midge_shard_assert_owner(const struct midge_shard *shard)
+{
+    MIDGE_DEBUG_ASSERT(pthread_equal(shard->thread, pthread_self()));
+    (void)shard;
+}

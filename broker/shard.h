@@ -1,0 +1,144 @@
+/*
+ * One thread with one ring: connections, timers, counters, and the turn that drives them.
+ *
+ * A turn: wait for events (which also submits the sends of the turn before), handle them, settle
+ * the sends, look at requests of others, fire timers, then flush every connection that got output.
+ *
+ * Thread: shard (one owner, no atomics), except the inbox line and the counters.
+ * Memory: arrays sized at start for the connections limit, mapped and touched only when used; the
+ * pool keeps what a burst needed up to a ceiling.
+ */
+#ifndef MIDGE_SHARD_H
+#define MIDGE_SHARD_H
+
+#include <stdalign.h>
+
+#include "broker.h"
+#include "conn.h"
+#include "log.h"
+#include "midge/pool.h"
+#include "midge/reclaim.h"
+#include "midge/ring.h"
+#include "midge/subindex.h"
+#include "stats.h"
+#include "timers.h"
+
+struct midge_conn_ref {
+    uint32_t index;
+    uint32_t generation;
+};
+
+/* References to connections, each at most once; room for every slot, touched only when used. */
+struct midge_conn_list {
+    struct midge_conn_ref *refs;
+    uint32_t count;
+    uint32_t cap;
+};
+
+#define MIDGE_LISTENERS_MAX 8u
+
+struct midge_listener_state {
+    int fd;
+    bool armed;
+    bool wants_arm;
+};
+
+struct midge_shard {
+    /* Constant after init. */
+    struct midge_broker *broker;
+    const struct midge_config *config;
+    struct midge_ring *ring;
+    struct midge_participant *participant;
+    struct midge_subindex_reader *reader;
+    struct midge_log_producer *log;
+    pthread_t thread;
+    uint16_t index;
+
+    /* Owner: life. */
+    bool stop_seen;
+    uint32_t conn_count; /* slots in use here, resting ones included */
+
+    /* Owner: the turn. */
+    uint64_t now_ns;
+    uint64_t turn;
+    struct midge_pool pool;
+    struct midge_spares spares;
+    struct midge_conn_list dirty;     /* got output in this turn */
+    struct midge_conn_list submitted; /* sends under way */
+    struct midge_conn_list rearm;     /* recv ended and is to be armed again */
+    struct midge_conn *paused;        /* publishers not read */
+    struct midge_conn *purging;       /* subscriptions leave the index */
+    struct midge_listener_state listeners[MIDGE_LISTENERS_MAX];
+    uint32_t listener_count;
+    uint64_t accept_at_ns; /* accept is tried again then; UINT64_MAX = it runs */
+    uint64_t spin_ns;      /* current budget, adapted */
+    uint64_t spin_ns_max;
+    uint32_t spin_probe; /* turns until a budget of 0 is tried again */
+    struct midge_log_limit accept_limit;
+    struct midge_log_limit slow_limit;
+    struct midge_timers timers;
+
+    /* Any shard. */
+    alignas(MIDGE_CACHE_LINE_LEN) _Atomic(struct midge_conn *) inbox;
+
+    /* One writer, any reader. */
+    alignas(MIDGE_CACHE_LINE_LEN) struct midge_stats stats;
+};
+
+/**
+ * Make a shard around a ring. Must be called on the thread that will drive it.
+ *
+ * @param ring  taken on success; the shard destroys it
+ * @return owned, or NULL without memory
+ */
+struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t index,
+                                       struct midge_ring **ring);
+
+/** Free a shard whose connections are all closed (midge_shard_stop() came to its end). */
+void midge_shard_destroy(struct midge_shard *shard);
+
+/** Accept connections from a listening descriptor, which stays the caller's. Thread: shard. */
+void midge_shard_add_listener(struct midge_shard *shard, int fd);
+
+/** How long a turn may watch for events before it sleeps: microseconds, MIDGE_SPIN_AUTO = as long
+ * as a wake-up costs here, and 0 where there is no core to spare. Thread: shard. */
+void midge_shard_set_spin(struct midge_shard *shard, uint32_t spin_us);
+
+/** One turn. @param may_wait  false: look, but do not wait. Thread: shard. */
+void midge_shard_turn(struct midge_shard *shard, bool may_wait);
+
+/** Begin to close everything; whole frames only. Turn until midge_shard_is_idle(). Thread: shard.
+ */
+void midge_shard_stop(struct midge_shard *shard);
+
+/** True when no connection is left and no listener is armed. Thread: shard. */
+bool midge_shard_is_idle(const struct midge_shard *shard);
+
+/** Remember that a connection has output, or is to be finished: it is looked at when the turn ends.
+ * Once per turn and connection. Thread: shard; takes the outbox lock, or is under it. */
+void midge_shard_mark_dirty(struct midge_shard *shard, struct midge_conn *conn);
+void midge_shard_mark_dirty_locked(struct midge_shard *shard, struct midge_conn *conn);
+
+/** Remember a connection whose recv is to be armed at the end of the turn. Thread: shard. */
+void midge_shard_mark_rearm(struct midge_shard *shard, struct midge_conn *conn);
+
+/** Remember a send under way. Thread: shard. */
+void midge_shard_mark_submitted(struct midge_shard *shard, struct midge_conn *conn);
+
+/**
+ * Ask the owner of a connection for something; under its outbox lock.
+ *
+ * @return the owner's doorbell must be rung after unlocking (foreign, newly queued)
+ */
+bool midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests);
+
+/** A slot is free again; accept may go on. Thread: shard. */
+void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn);
+
+/** An outbox that publishers wait for has drained. Thread: shard. */
+void midge_shard_resume_publishers(struct midge_shard *shard, const struct midge_conn *drained);
+
+/** Assert that the calling thread drives this shard (debug builds). */
+void midge_shard_assert_owner(const struct midge_shard *shard);
+
+#endif

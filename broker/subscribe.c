@@ -1,0 +1,153 @@
+/* SUB and UNSUB; see subscribe.h. */
+#include "subscribe.h"
+
+#include <stdio.h>
+
+#include "conn.h"
+#include "midge/subject.h"
+#include "shard.h"
+#include "trace.h"
+
+static void send_sub_err(struct midge_shard *shard, struct midge_conn *conn,
+                         const struct midge_op *op, const char *tail)
+{
+    const char head[] = "Permissions Violation for Subscription to \"";
+    const char using[] = "\" using queue \"";
+    const uint32_t room =
+        (uint32_t)(sizeof(head) + sizeof(using) + strlen(tail)) + op->subject.len + op->queue.len;
+    uint32_t cap;
+    char *text = midge_pool_alloc(&shard->pool, room, &cap);
+    int len;
+
+    if (text == NULL) {
+        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
+        return;
+    }
+    /* Subjects may hold NUL: they are copied, not printed. */
+    len = (int)sizeof(head) - 1;
+    memcpy(text, head, (size_t)len);
+    memcpy(text + len, op->subject.base, op->subject.len);
+    len += (int)op->subject.len;
+    if (op->queue.len > 0 && tail[0] == '"') {
+        memcpy(text + len, using, sizeof(using) - 1);
+        len += (int)sizeof(using) - 1;
+        memcpy(text + len, op->queue.base, op->queue.len);
+        len += (int)op->queue.len;
+    }
+    memcpy(text + len, tail, strlen(tail));
+    len += (int)strlen(tail);
+    midge_conn_send_err(shard, conn, midge_slice_make(text, (uint32_t)len));
+    midge_pool_free(&shard->pool, text, cap);
+}
+
+static uint32_t token_count(struct midge_slice subject)
+{
+    uint32_t count = 1;
+
+    for (uint32_t i = 0; i < subject.len; i++)
+        count += subject.base[i] == '.';
+    return count;
+}
+
+/* Checks in nats-server's order; true if the subscription may be made. */
+static bool is_allowed(struct midge_shard *shard, struct midge_conn *conn,
+                       const struct midge_op *op)
+{
+    const struct midge_config *config = shard->config;
+
+    if (midge_slice_equal(op->queue, MIDGE_SLICE_LITERAL("_sys_"))) {
+        send_sub_err(shard, conn, op, "\"");
+        return false;
+    }
+    if (config->sub_tokens_max > 0 && token_count(op->subject) > config->sub_tokens_max) {
+        send_sub_err(shard, conn, op, "\", too many tokens");
+        return false;
+    }
+    if ((config->subs_max > 0 && conn->subs.count >= config->subs_max) ||
+        midge_broker_memory_bytes(shard->broker) > shard->broker->memory_bytes_max) {
+        midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(MIDGE_E_MAX_SUBS)));
+        return false;
+    }
+    return true;
+}
+
+/* Make the subscription and put it into table and index. */
+static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *conn,
+                                 const struct midge_op *op)
+{
+    struct midge_broker *broker = shard->broker;
+    enum midge_status status = MIDGE_E_MEMORY;
+    struct midge_sub *sub;
+
+    if (!midge_subject_is_valid(op->subject))
+        return MIDGE_E_SUBJECT;
+    sub = midge_sub_create(conn, conn->generation, op->sid, op->queue);
+    if (sub == NULL)
+        return MIDGE_E_MEMORY;
+    if (!midge_sub_table_add(&conn->subs, broker->seed, sub))
+        goto err_destroy_sub;
+    status = midge_subindex_insert(broker->index, shard->participant, MIDGE_ACCOUNT_DEFAULT,
+                                   op->subject, op->queue, sub, &sub->record);
+    if (status != MIDGE_OK)
+        goto err_remove_from_table;
+    return MIDGE_OK;
+
+err_remove_from_table:
+    midge_sub_table_remove(&conn->subs, broker->seed, sub);
+err_destroy_sub:
+    midge_sub_destroy(sub);
+    return status;
+}
+
+void midge_subscribe_sub(struct midge_shard *shard, struct midge_conn *conn,
+                         const struct midge_op *op)
+{
+    conn->in_ops++;
+    /* What reached its max makes room for its sid, and in the count. */
+    midge_conn_remove_expired(shard, conn);
+    if (!is_allowed(shard, conn, op))
+        return;
+    if (midge_sub_table_find(&conn->subs, shard->broker->seed, op->sid) == NULL) {
+        const enum midge_status status = add_sub(shard, conn, op);
+
+        if (status == MIDGE_E_SUBJECT) {
+            midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(status)));
+            return;
+        }
+        if (status != MIDGE_OK) {
+            midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(MIDGE_E_MAX_SUBS)));
+            return;
+        }
+    }
+    if (conn->verbose)
+        (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("+OK\r\n"));
+}
+
+void midge_subscribe_unsub(struct midge_shard *shard, struct midge_conn *conn,
+                           const struct midge_op *op)
+{
+    struct midge_sub *sub;
+    bool remove = false;
+
+    conn->in_ops++;
+    midge_conn_remove_expired(shard, conn);
+    sub = midge_sub_table_find(&conn->subs, shard->broker->seed, op->sid);
+    if (sub != NULL) {
+        midge_outbox_lock(&conn->outbox);
+        if (op->max > 0 && op->max > sub->delivered) {
+            sub->max = op->max;
+        } else {
+            /* From this moment nothing is appended for it: the PONG that follows is a fence. */
+            sub->live = false;
+            remove = true;
+        }
+        midge_outbox_unlock(&conn->outbox);
+    }
+    if (remove) {
+        if (MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
+            midge_trace_delsub(shard, conn, op->sid);
+        midge_conn_remove_sub(shard, conn, sub);
+    }
+    if (conn->verbose)
+        (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("+OK\r\n"));
+}
