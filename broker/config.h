@@ -3,7 +3,9 @@
  * once, then constant.
  *
  * Names and defaults are nats-server's where the meaning is the same. Every value that nats-server
- * accepts is accepted.
+ * accepts is accepted, but for values that could only lock every client out (negative sizes and times),
+ * and a value over one of our own ceilings is lowered to it. A key or flag that nats-server knows and we
+ * do not serve is refused by name, or ignored with a warning under --ignore-unsupported.
  *
  * Thread: constant after init.
  * Memory: strings are owned by the config.
@@ -25,7 +27,7 @@
 enum midge_config_action {
     MIDGE_CONFIG_SERVE = 0,
     MIDGE_CONFIG_EXIT,   /* --help, --version: printed, exit status 0 */
-    MIDGE_CONFIG_TEST,   /* -t: report and exit */
+    MIDGE_CONFIG_TEST,   /* -t: the file is valid, which is printed; exit status 0 */
     MIDGE_CONFIG_SIGNAL, /* --signal: send and exit */
 };
 
@@ -83,7 +85,8 @@ struct midge_config {
     bool ignore_unsupported;
 
     enum midge_config_action action;
-    char config_digest[80]; /* "sha256:…" of the file, "" without one */
+    int32_t signal_number; /* what --signal sends */
+    char *signal_target;   /* pid, pid file, or a start of pids with a * behind; NULL = find it */
 };
 
 /** Defaults. Nothing owned yet. */
