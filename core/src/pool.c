@@ -1,8 +1,9 @@
 /*
- * Blocks in power-of-two classes over the C allocator: a free list per class, a ceiling over all lists.
+ * Blocks in power-of-two classes over the C allocator: a free list per class, a ceiling over all
+ * lists.
  *
- * Why not slabs mapped at start: the classes that a load needs are not known before it comes, and the
- * ceiling makes memory return after a burst. Once warm the lists serve every call.
+ * Why not slabs mapped at start: the classes that a load needs are not known before it comes, and
+ * the ceiling makes memory return after a burst. Once warm the lists serve every call.
  */
 #include "midge/pool.h"
 
@@ -44,7 +45,7 @@ void midge_pool_init(struct midge_pool *pool, uint64_t keep_bytes)
 
 void midge_pool_deinit(struct midge_pool *pool)
 {
-    for (uint32_t class = 0; class < MIDGE_POOL_CLASS_COUNT; class++) {
+    for (uint32_t class = 0; class < MIDGE_POOL_CLASS_COUNT; class ++) {
         struct free_block *block = pool->free_lists[class];
 
         while (block != NULL) {
