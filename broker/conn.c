@@ -142,24 +142,28 @@ static bool is_flushed(struct midge_conn *conn)
 void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
 {
     struct iovec pieces[MIDGE_RING_IOV_MAX];
-    uint32_t piece_count;
+    struct midge_flush flush;
 
     if (conn->state == MIDGE_CONN_CLOSING)
         finish_closing(shard, conn);
     if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
         return;
-    piece_count = midge_outbox_begin_flush(&conn->outbox, shard->index, pieces, MIDGE_RING_IOV_MAX,
-                                           &conn->send_asked);
-    if (piece_count == 0) {
+    flush = midge_outbox_begin_flush(&conn->outbox, shard->index, pieces, MIDGE_RING_IOV_MAX);
+    if (flush.piece_count == 0) {
         if (conn->state == MIDGE_CONN_FLUSHING && is_flushed(conn)) {
             begin_closing(shard, conn);
             finish_closing(shard, conn);
         }
         return;
     }
+    conn->send_asked = flush.bytes;
+    /* A silent send does not end the wait (measured): where something waits for its result, the
+     * next turn must not sleep. */
+    if (flush.urgent || conn->state == MIDGE_CONN_FLUSHING)
+        shard->settle_soon = true;
     MIDGE_ASSERT(!conn->send_submitted);
     conn->send_submitted = true;
-    midge_ring_send(shard->ring, conn->fd, handle_of(conn), pieces, piece_count);
+    midge_ring_send(shard->ring, conn->fd, handle_of(conn), pieces, flush.piece_count);
     midge_shard_mark_submitted(shard, conn);
 }
 

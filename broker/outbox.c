@@ -192,31 +192,30 @@ void midge_outbox_count_msg(struct midge_outbox *outbox, uint64_t payload_len)
     outbox->out_bytes += payload_len;
 }
 
-uint32_t midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_t shard_index,
-                                  struct iovec *pieces, uint32_t piece_cap, uint64_t *bytes_out)
+struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_t shard_index,
+                                            struct iovec *pieces, uint32_t piece_cap)
 {
-    uint32_t piece_count = 0;
-    uint64_t bytes = 0;
+    struct midge_flush flush = {0};
 
     midge_outbox_lock(outbox);
     if (outbox->flush_shard == MIDGE_FLUSH_FREE && !outbox->blocked) {
         for (struct midge_segment *segment = outbox->head;
-             segment != NULL && piece_count < piece_cap; segment = segment->next) {
+             segment != NULL && flush.piece_count < piece_cap; segment = segment->next) {
             const uint32_t len = segment->len - segment->off;
 
             if (len == 0)
                 continue;
-            pieces[piece_count].iov_base = segment->base + segment->off;
-            pieces[piece_count].iov_len = len;
-            piece_count++;
-            bytes += len;
+            pieces[flush.piece_count].iov_base = segment->base + segment->off;
+            pieces[flush.piece_count].iov_len = len;
+            flush.piece_count++;
+            flush.bytes += len;
         }
-        if (piece_count > 0)
+        if (flush.piece_count > 0)
             outbox->flush_shard = shard_index;
+        flush.urgent = outbox->watched || flush.bytes < outbox->pending_bytes;
     }
     midge_outbox_unlock(outbox);
-    *bytes_out = bytes;
-    return piece_count;
+    return flush;
 }
 
 /* Take `sent` bytes off the head; returns the segments that are done, linked. Under the lock. */

@@ -125,14 +125,20 @@ void midge_outbox_append_msg(struct midge_outbox *outbox, struct midge_spares *s
 /** Count one delivery that ends with the byte appended last. Under the lock. */
 void midge_outbox_count_msg(struct midge_outbox *outbox, uint64_t payload_len);
 
+/* What a flush gathered. */
+struct midge_flush {
+    uint64_t bytes;
+    uint32_t piece_count; /* 0 = nothing to send now: empty, blocked, or the token is held */
+    bool urgent;          /* more is pending, or a publisher waits: the result is wanted soon */
+};
+
 /**
  * Take the flush token and gather what is to be sent.
  *
- * @return number of pieces; 0 = nothing to send now (empty, blocked, or the token is held)
  * Thread: any; takes the lock.
  */
-uint32_t midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_t shard_index,
-                                  struct iovec *pieces, uint32_t piece_cap, uint64_t *bytes_out);
+struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_t shard_index,
+                                            struct iovec *pieces, uint32_t piece_cap);
 
 /* What the outbox looks like after a send. */
 struct midge_flush_result {

@@ -430,7 +430,8 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
 {
     uint64_t deadline_ns;
 
-    if (!may_wait || shard->purging != NULL || midge_reclaim_waiting(shard->participant) > 0)
+    if (!may_wait || shard->settle_soon || shard->purging != NULL ||
+        midge_reclaim_waiting(shard->participant) > 0)
         return 0;
     deadline_ns = midge_timers_next_ns(&shard->timers);
     return shard->accept_at_ns < deadline_ns ? shard->accept_at_ns : deadline_ns;
@@ -456,6 +457,7 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
     midge_ring_wait(shard->ring, deadline_ns, deadline_ns == 0 ? 0 : shard->spin_ns);
     midge_reclaim_online(shard->participant);
 
+    shard->settle_soon = false;
     shard->now_ns = midge_ring_now_ns(shard->ring);
     shard->turn++;
     midge_stats_add(&shard->stats.turns, 1);

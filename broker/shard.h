@@ -61,6 +61,7 @@ struct midge_shard {
     /* Owner: the turn. */
     uint64_t now_ns;
     uint64_t turn;
+    bool settle_soon; /* the next wait must not sleep: the result of a silent send is needed */
     struct midge_pool pool;
     struct midge_spares spares;
     struct midge_conn_list dirty;     /* got output in this turn */
