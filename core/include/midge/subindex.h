@@ -1,27 +1,29 @@
 /*
  * Subject index: which subscriptions does a message on this subject reach?
  *
- * Shared by all shards. Readers are wait-free and take no lock; writers never block readers, and two
- * writers meet only in one of 64 parts. Every key starts with an account number.
- *   - Literal subjects: open-addressing table in 64 parts by hash, slots of one atomic word, key XXH3
- *     with a random seed per index and full compare.
- *   - Wildcards: edge-hash trie, one table keyed (node, token hash), nodes with a `*` child, a `>` set
- *     and a leaf set.
- *   - Sets of subscriptions are immutable arrays, copied on write, chunked when large; queue groups are
- *     kept grouped by name. A set of one subscription costs no array.
- *   - Each reader has a small match cache, validated by partitioned 64-bit generation counters that are
- *     read before matching and checked at every use. Subjects over 128 bytes, and subjects seen once,
- *     are not cached.
+ * Shared by all shards. Readers are wait-free and take no lock; writers never block readers, and
+ * two writers meet only in one of 64 parts. Every key starts with an account number.
+ *   - Literal subjects: open-addressing table in 64 parts by hash, slots of one atomic word, key
+ *     XXH3 with a random seed per index and full compare.
+ *   - Wildcards: edge-hash trie, in 64 parts by first token, one table of edges keyed (node, token)
+ *     with full compare, nodes with a `*` child, a `>` set and a leaf set.
+ *   - Sets of subscriptions are immutable arrays, copied on write, chunked when large; queue groups
+ *     are kept grouped by name. A set of one subscription costs no array.
+ *   - Each reader has a small match cache, validated by partitioned 64-bit generation counters that
+ *     are read before matching and checked at every use. Subjects over 128 bytes, and subjects seen
+ *     once, are not cached.
  * Writers publish the set, raise the generation, then retire the old memory.
  *
- * A published subject is literal even where a token of it is `*` or `>`. A subject with an empty token
- * matches nothing.
+ * A published subject is literal even where a token of it is `*` or `>`. A subject with an empty
+ * token matches nothing.
  *
- * The index knows a subscription only as a pointer. It never follows it.
+ * The index knows a subscription only as a pointer below 2^61. It never follows it.
  *
  * Thread: any (lock-free) for match, any (index part lock) for insert and remove.
- * Memory: malloc for what subscriptions bring, counted; retired through midge_reclaim. Matching does not
- * allocate once the reader's result arrays have grown to the largest result seen.
+ * Memory: malloc for what subscriptions bring, counted; retired through midge_reclaim. Matching
+ * does not allocate once the reader's result arrays have grown to the largest result seen; out of
+ * memory while they grow aborts.
+ * Limits: 50 million literal subjects (subindex_internal.h, MIDGE_TABLE_SLOT_COUNT_MAX).
  */
 #ifndef MIDGE_SUBINDEX_H
 #define MIDGE_SUBINDEX_H
@@ -61,12 +63,12 @@ struct midge_match {
 
 /* One writer per counter and any reader; for monitoring. */
 struct midge_subindex_counts {
-    uint64_t subs;     /* subscriptions now */
-    uint64_t records;  /* distinct (account, subject) pairs now */
-    uint64_t nodes;    /* trie nodes now, root not counted */
-    uint64_t bytes;    /* memory now, retired but not yet freed included */
-    uint64_t inserts;  /* since start */
-    uint64_t removes;  /* since start */
+    uint64_t subs;    /* subscriptions now */
+    uint64_t records; /* distinct (account, subject) pairs now */
+    uint64_t nodes;   /* trie nodes now, root not counted */
+    uint64_t bytes;   /* memory now, retired but not yet freed included */
+    uint64_t inserts; /* since start */
+    uint64_t removes; /* since start */
 };
 
 /**
@@ -91,7 +93,7 @@ void midge_subindex_reader_destroy(struct midge_subindex_reader *reader);
  * @param writer      the calling shard's participant; old memory is retired there
  * @param subject     must satisfy midge_subject_is_valid()
  * @param queue       len 0 = plain subscription
- * @param sub         borrowed until a grace period after its removal
+ * @param sub         borrowed until a grace period after its removal; once per subject and queue
  * @param record_out  the record of its subject, for remove and midge_subindex_subject()
  * @return MIDGE_OK or E_MEMORY (index unchanged)
  * Thread: any (index part lock). Cost: one hash, one probe; a copy of the set it joins, in chunks.
@@ -106,14 +108,15 @@ midge_subindex_insert(struct midge_subindex *index, struct midge_participant *wr
  * grace period is over, so the caller retires the subscription's memory after this call.
  *
  * @param queue  the same bytes as at insert
- * Thread: any (index part lock). Never fails: a copy that finds no memory is replaced by a copy with a
- * hole, in place (see subindex.c).
+ * Thread: any (index part lock). Never fails: where the copy of a set finds no memory, the
+ * subscription is crossed out in place, and matches leave it out (see subindex_set.c).
  */
 void midge_subindex_remove(struct midge_subindex *index, struct midge_participant *writer,
                            struct midge_subindex_record *record, struct midge_slice queue,
                            struct midge_sub *sub);
 
-/** Subject of a record; valid while a subscription of the caller is in it. Thread: any (lock-free). */
+/** Subject of a record; valid while a subscription of the caller is in it.
+ * Thread: any (lock-free). */
 struct midge_slice midge_subindex_subject(const struct midge_subindex_record *record);
 
 /**
