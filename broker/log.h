@@ -3,7 +3,9 @@
  *
  * A producer (each shard, and the main thread) has a bounded ring of bytes of its own; a line that does
  * not fit is dropped and counted, and the log thread writes how many were lost. Nothing here blocks a
- * shard. What is written before midge_log_stop() is called reaches the file.
+ * shard, and none of it is a system call unless the log thread sleeps: then one write to an eventfd wakes
+ * it. What is queued before midge_log_destroy() is called reaches the file; a pipe whose reader has
+ * stalled is given one second.
  *
  * Line: `[<pid>] YYYY/MM/DD HH:MM:SS.uuuuuu [LVL] text\n`.
  *
@@ -45,7 +47,7 @@ MIDGE_MUST_CHECK enum midge_status midge_log_create(const struct midge_config *c
 /** Write what is waiting, end the log thread, close the file, free everything. All producers are done. */
 void midge_log_destroy(struct midge_log *log);
 
-/** Register a producing thread. @return borrowed; NULL without memory. Thread: any, takes a lock. */
+/** Register a producing thread. @return borrowed; NULL without memory. Thread: any (lock-free). */
 struct midge_log_producer *midge_log_register(struct midge_log *log);
 
 /** Queue one line. Never blocks. Thread: producer. */
@@ -68,10 +70,10 @@ bool midge_log_allow(struct midge_log_limit *limit, uint64_t now_ns, uint64_t in
  * lines. Stops before cap. @return bytes written */
 uint32_t midge_log_quote(char *out, uint32_t cap, struct midge_slice bytes);
 
-/** Reopen the file (SIGUSR1). Thread: any. */
+/** Reopen the file (SIGUSR1); the log tells that it did. Thread: any (lock-free), signal handlers too. */
 void midge_log_reopen(struct midge_log *log);
 
-/** Lines dropped since start. Thread: any. */
+/** Lines dropped since start, those that could not be written included. Thread: any (lock-free). */
 uint64_t midge_log_dropped(const struct midge_log *log);
 
 #endif
