@@ -1,0 +1,85 @@
+/* midge-server: argv and file to a constant config, then the broker until a signal. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "broker.h"
+#include "config.h"
+#include "log.h"
+
+/* A handler that does nothing: a shell starts background jobs with SIGINT ignored, and an ignored
+ * signal is thrown away even while it is blocked. */
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+/* The signals that main waits for are blocked in all threads; a peer that went away is an EPIPE. */
+static void prepare_signals(void)
+{
+    static const int waited[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+    struct sigaction action = {.sa_handler = on_signal};
+    sigset_t set;
+
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < sizeof(waited) / sizeof(waited[0]); i++) {
+        (void)sigaction(waited[i], &action, NULL);
+        (void)sigaddset(&set, waited[i]);
+    }
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    action.sa_handler = SIG_IGN;
+    (void)sigaction(SIGPIPE, &action, NULL);
+}
+
+static int serve(const struct midge_config *config)
+{
+    struct midge_log_producer *producer;
+    struct midge_broker broker;
+    struct midge_log *log;
+    uint64_t seed;
+    int status = 1;
+
+    if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed)) {
+        (void)fprintf(stderr, "midge-server: no random numbers: %s\n", strerror(errno));
+        return 1;
+    }
+    prepare_signals();
+    if (midge_log_create(config, &log) != MIDGE_OK)
+        return 1;
+    producer = midge_log_register(log);
+    if (producer == NULL || midge_broker_init(&broker, config, log, seed) != MIDGE_OK) {
+        (void)fprintf(stderr, "midge-server: out of memory\n");
+        goto out_destroy_log;
+    }
+    status = midge_broker_run(&broker, producer);
+    midge_broker_deinit(&broker);
+out_destroy_log:
+    midge_log_destroy(log);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct midge_config config;
+    int status = 1;
+
+    midge_config_init(&config);
+    if (midge_config_load(&config, argc, argv, stdout, stderr) == MIDGE_OK) {
+        switch (config.action) {
+        case MIDGE_CONFIG_SERVE:
+            status = serve(&config);
+            break;
+        case MIDGE_CONFIG_EXIT:
+        case MIDGE_CONFIG_TEST:
+            status = 0;
+            break;
+        case MIDGE_CONFIG_SIGNAL:
+            status = midge_config_send_signal(&config, stderr) == MIDGE_OK ? 0 : 1;
+            break;
+        }
+    }
+    midge_config_deinit(&config);
+    return status;
+}

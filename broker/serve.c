@@ -1,0 +1,311 @@
+/*
+ * The running process: descriptor limits, listeners, shard threads, signals, pid and ports files.
+ *
+ * Thread: main, which waits for signals; each shard's thread makes its own ring and shard, as
+ * SINGLE_ISSUER asks for.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "listener.h"
+#include "shard.h"
+
+/* Descriptors that are not connections: rings, listeners, log, standard streams, files read on
+ * demand. */
+#define DESCRIPTORS_RESERVED 64u
+
+struct serve_shard {
+    struct midge_broker *broker;
+    const struct midge_listeners *listeners;
+    struct midge_log_producer *log; /* main's: used while main waits in start_shard() only */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t ready;
+    enum {
+        SHARD_STARTING = 0,
+        SHARD_RUNNING,
+        SHARD_FAILED
+    } progress;                /* lock */
+    struct midge_shard *shard; /* lock */
+    enum midge_ring_kind kind;
+    char why[128];
+};
+
+/* ---- limits ---- */
+
+static void raise_descriptor_limit(struct midge_broker *broker, struct midge_log_producer *log)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    if (limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur >= (rlim_t)broker->connections_max + DESCRIPTORS_RESERVED)
+        return;
+    broker->connections_max =
+        limit.rlim_cur > DESCRIPTORS_RESERVED ? (uint32_t)limit.rlim_cur - DESCRIPTORS_RESERVED : 1;
+    midge_log_write(log, MIDGE_LOG_WARN,
+                    "max_connections lowered to %" PRIu32
+                    ": the open-file limit is %llu (raise it with ulimit -n or LimitNOFILE=)",
+                    broker->connections_max, (unsigned long long)limit.rlim_cur);
+}
+
+/* ---- files ---- */
+
+/* Write a small file so that a reader never sees half of it. */
+static bool write_file(const char *path, const char *text)
+{
+    char temporary[4096];
+    FILE *file;
+    bool good;
+
+    if (snprintf(temporary, sizeof(temporary), "%s.tmp%d", path, (int)getpid()) >=
+        (int)sizeof(temporary)) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    file = fopen(temporary, "we");
+    if (file == NULL)
+        return false;
+    good = fputs(text, file) >= 0;
+    good = fclose(file) == 0 && good;
+    if (good && rename(temporary, path) == 0)
+        return true;
+    (void)unlink(temporary);
+    return false;
+}
+
+static void write_pid_file(const struct midge_config *config, struct midge_log_producer *log)
+{
+    char text[32];
+
+    if (config->pid_file == NULL)
+        return;
+    (void)snprintf(text, sizeof(text), "%d", (int)getpid());
+    if (!write_file(config->pid_file, text))
+        midge_log_write(log, MIDGE_LOG_ERROR, "Could not write pid file %s: %s", config->pid_file,
+                        strerror(errno));
+}
+
+/* nats-server names the file after argv[0]; client suites look for its own name. */
+static void ports_file_path(const struct midge_config *config, char path[4096])
+{
+    (void)snprintf(path, 4096, "%s/nats-server_%d.ports", config->ports_file_dir, (int)getpid());
+}
+
+static void write_ports_file(const struct midge_config *config,
+                             const struct midge_listeners *listeners,
+                             struct midge_log_producer *log)
+{
+    char path[4096];
+    char text[512];
+
+    if (config->ports_file_dir == NULL)
+        return;
+    ports_file_path(config, path);
+    (void)snprintf(text, sizeof(text), "{\"nats\":[\"nats://%s:%u\"]}",
+                   strcmp(listeners->host, "0.0.0.0") == 0 ? "127.0.0.1" : listeners->host,
+                   listeners->port);
+    if (!write_file(path, text))
+        midge_log_write(log, MIDGE_LOG_ERROR, "Could not write ports file %s: %s", path,
+                        strerror(errno));
+}
+
+/* ---- shards ---- */
+
+static void report(struct serve_shard *serve, struct midge_shard *shard)
+{
+    (void)pthread_mutex_lock(&serve->lock);
+    serve->shard = shard;
+    serve->progress = shard != NULL ? SHARD_RUNNING : SHARD_FAILED;
+    (void)pthread_cond_signal(&serve->ready);
+    (void)pthread_mutex_unlock(&serve->lock);
+}
+
+static void *shard_main(void *argument)
+{
+    struct serve_shard *serve = argument;
+    const struct midge_ring_options options = {
+        .kind = (enum midge_ring_kind)serve->broker->config->io_kind};
+    struct midge_shard *shard;
+    struct midge_ring *ring;
+
+    if (midge_ring_create(&options, &ring, serve->why) != MIDGE_OK) {
+        report(serve, NULL);
+        return NULL;
+    }
+    serve->kind = midge_ring_kind(ring);
+    shard = midge_shard_create(serve->broker, 0, &ring);
+    if (shard == NULL) {
+        (void)snprintf(serve->why, sizeof(serve->why), "out of memory");
+        midge_ring_destroy(ring);
+        report(serve, NULL);
+        return NULL;
+    }
+    midge_shard_set_spin(shard, serve->broker->config->spin_us);
+    for (uint32_t i = 0; i < serve->listeners->count; i++)
+        midge_shard_add_listener(shard, serve->listeners->fds[i]);
+    report(serve, shard);
+    while (!shard->stop_seen || !midge_shard_is_idle(shard))
+        midge_shard_turn(shard, true);
+    midge_shard_destroy(shard);
+    return NULL;
+}
+
+static bool start_shard(struct serve_shard *serve)
+{
+    bool running;
+
+    (void)pthread_mutex_init(&serve->lock, NULL);
+    (void)pthread_cond_init(&serve->ready, NULL);
+    serve->broker->shard_count = 1;
+    if (pthread_create(&serve->thread, NULL, shard_main, serve) != 0) {
+        (void)snprintf(serve->why, sizeof(serve->why), "cannot start a thread");
+        return false;
+    }
+    (void)pthread_mutex_lock(&serve->lock);
+    while (serve->progress == SHARD_STARTING)
+        (void)pthread_cond_wait(&serve->ready, &serve->lock);
+    running = serve->progress == SHARD_RUNNING;
+    (void)pthread_mutex_unlock(&serve->lock);
+    if (!running)
+        (void)pthread_join(serve->thread, NULL);
+    return running;
+}
+
+/* ---- words ---- */
+
+static void log_start(const struct midge_broker *broker, struct midge_log_producer *log)
+{
+    midge_log_write(log, MIDGE_LOG_INFO, "Starting midge-server");
+    midge_log_write(log, MIDGE_LOG_INFO, "  Version:  %s (speaks NATS as nats-server %s)",
+                    MIDGE_VERSION, MIDGE_NATS_VERSION);
+    midge_log_write(log, MIDGE_LOG_INFO, "  Name:     %s", broker->server_name);
+    midge_log_write(log, MIDGE_LOG_INFO, "  ID:       %s", broker->server_id);
+    if (broker->config->config_file != NULL)
+        midge_log_write(log, MIDGE_LOG_INFO, "Using configuration file: %s",
+                        broker->config->config_file);
+    midge_log_write(log, MIDGE_LOG_INFO,
+                    "Memory: at most %llu MiB for output, messages and index; %" PRIu32
+                    " connection slots of %zu bytes",
+                    (unsigned long long)(broker->memory_bytes_max >> 20), broker->conn_cap,
+                    sizeof(struct midge_conn));
+}
+
+static void log_ready(const struct midge_broker *broker, const struct midge_listeners *listeners,
+                      const struct serve_shard *serve, struct midge_log_producer *log)
+{
+    const struct midge_config *config = broker->config;
+    const bool v6 = strchr(listeners->host, ':') != NULL;
+
+    midge_log_write(log, MIDGE_LOG_INFO, "I/O: %s%s%s", midge_ring_kind_name(serve->kind),
+                    serve->why[0] != '\0' ? "; io_uring is not used: " : "", serve->why);
+    midge_log_write(log, MIDGE_LOG_INFO, "Listening for client connections on %s%s%s:%u",
+                    v6 ? "[" : "", listeners->host, v6 ? "]" : "", listeners->port);
+    if (config->unix_path != NULL)
+        midge_log_write(log, MIDGE_LOG_INFO, "Listening for client connections on unix://%s",
+                        config->unix_path);
+    if (config->host == NULL && !midge_config_auth_required(config))
+        midge_log_write(log, MIDGE_LOG_INFO,
+                        "No credentials configured: loopback only (127.0.0.1 and ::1); -a 0.0.0.0 "
+                        "or credentials open it");
+    midge_log_write(log, MIDGE_LOG_INFO, "Server is ready");
+}
+
+static const char *signal_name(int number)
+{
+    switch (number) {
+    case SIGINT:
+        return "interrupt";
+    case SIGTERM:
+        return "terminated";
+    case SIGHUP:
+        return "hangup";
+    case SIGUSR1:
+        return "user defined signal 1";
+    case SIGUSR2:
+        return "user defined signal 2";
+    default:
+        return "unknown";
+    }
+}
+
+/* Wait for the signal that ends the process. */
+static void wait_for_end(const struct midge_broker *broker, struct midge_log_producer *log)
+{
+    sigset_t set;
+    int number;
+
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGHUP);
+    (void)sigaddset(&set, SIGUSR1);
+    (void)sigaddset(&set, SIGUSR2);
+    for (;;) {
+        if (sigwait(&set, &number) != 0)
+            continue;
+        midge_log_write(log, MIDGE_LOG_DEBUG, "Trapped \"%s\" signal", signal_name(number));
+        if (number == SIGINT || number == SIGTERM)
+            return;
+        if (number == SIGUSR1 && broker->config->log_file != NULL)
+            midge_log_reopen(broker->log);
+        else if (number == SIGUSR1)
+            midge_log_write(log, MIDGE_LOG_INFO, "File log re-open ignored, not a file logger");
+        else
+            midge_log_write(log, MIDGE_LOG_WARN, "Signal \"%s\" ignored: %s is not served",
+                            signal_name(number),
+                            number == SIGHUP ? "configuration reload" : "lame duck mode");
+    }
+}
+
+int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log)
+{
+    struct serve_shard serve = {.broker = broker, .log = log};
+    struct midge_listeners listeners;
+    char why[256];
+    char path[4096];
+
+    log_start(broker, log);
+    raise_descriptor_limit(broker, log);
+    if (midge_listeners_open(&listeners, broker->config, why) != MIDGE_OK) {
+        midge_log_write(log, MIDGE_LOG_FATAL, "Error listening on port: %s", why);
+        return 1;
+    }
+    (void)snprintf(broker->info_host, sizeof(broker->info_host), "%s", listeners.host);
+    broker->info_port = listeners.port;
+    serve.listeners = &listeners;
+    if (!start_shard(&serve)) {
+        midge_log_write(log, MIDGE_LOG_FATAL, "Error starting: %s", serve.why);
+        midge_listeners_close(&listeners, broker->config);
+        return 1;
+    }
+    write_pid_file(broker->config, log);
+    log_ready(broker, &listeners, &serve, log);
+    write_ports_file(broker->config, &listeners, log);
+
+    wait_for_end(broker, log);
+
+    midge_log_write(log, MIDGE_LOG_INFO, "Initiating Shutdown...");
+    /* Release pairs with the acquire in midge_shard_turn(). */
+    atomic_store_explicit(&broker->stopping, true, memory_order_release);
+    midge_ring_doorbell(serve.shard->ring);
+    (void)pthread_join(serve.thread, NULL);
+    midge_listeners_close(&listeners, broker->config);
+    if (broker->config->ports_file_dir != NULL) {
+        ports_file_path(broker->config, path);
+        (void)unlink(path);
+    }
+    midge_log_write(log, MIDGE_LOG_INFO, "Server Exiting..");
+    return 0;
+}
