@@ -19,9 +19,9 @@ struct publication {
     uint32_t header_len;
     uint32_t plain_size_len;
     uint8_t plain_size_text[MIDGE_DECIMAL_LEN_MAX]; /* for subscribers without headers */
-    struct midge_pause pause;                       /* recipients that are nearly full */
+    struct midge_pause pause;                       /* recipients that are behind */
     uint32_t appended;                              /* deliveries */
-    uint32_t nearly_full;                           /* of those, over 3/4 of max_pending */
+    uint32_t behind;                                /* of those, over 3/4 of max_pending */
 };
 
 enum outcome {
@@ -97,9 +97,10 @@ static void note_fill(struct publication *pub, struct midge_conn *conn)
     struct midge_outbox *outbox = &conn->outbox;
 
     pub->appended++;
-    if (MIDGE_LIKELY(outbox->pending_bytes <= outbox->pending_bytes_max / 4 * 3))
+    if (MIDGE_LIKELY(outbox->pending_bytes <=
+                     outbox->pending_bytes_max / MIDGE_PENDING_HIGH_DIVISOR))
         return;
-    pub->nearly_full++;
+    pub->behind++;
     if (pub->pause.target_count < MIDGE_PAUSE_TARGETS_MAX) {
         outbox->watched = true;
         pub->pause.targets[pub->pause.target_count++] =
@@ -348,11 +349,11 @@ static void route(struct midge_shard *shard, struct publication *pub)
             : midge_encode_decimal(pub->plain_size_text, pub->body.len - pub->header_len);
     pub->pause.target_count = 0;
     pub->appended = 0;
-    pub->nearly_full = 0;
+    pub->behind = 0;
     deliver_to_all(shard, pub);
     if (pub->appended == 0 && pub->reply.len > 0 && conn->no_responders)
         no_responders(shard, pub);
-    if (MIDGE_UNLIKELY(pub->nearly_full > 0 && pub->nearly_full == pub->appended) &&
+    if (MIDGE_UNLIKELY(pub->behind > 0 && pub->behind == pub->appended) &&
         !shard->config->no_fast_producer_stall) {
         pub->pause.until_ns = shard->now_ns + shard->config->write_deadline_ms * 1000000ull;
         midge_conn_pause(shard, conn, &pub->pause);

@@ -275,7 +275,8 @@ struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
     MIDGE_ASSERT(outbox->pending_bytes >= sent);
     done = take_sent(outbox, sent, &result.sent_msgs);
     note_stall(outbox, sent < asked, now_ns);
-    if (outbox->watched && outbox->pending_bytes < outbox->pending_bytes_max / 2) {
+    if (outbox->watched &&
+        outbox->pending_bytes < outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR) {
         outbox->watched = false;
         result.drained = true;
     }

@@ -81,7 +81,7 @@ struct midge_outbox {
     bool closing;         /* appends are refused */
     bool blocked;         /* the socket was full: no send before it has room */
     bool shared;          /* a foreign shard has appended once; set for good */
-    bool watched;         /* a publisher waits for pending to fall below half of max */
+    bool watched;         /* a publisher waits for pending to fall below the low mark */
     bool headers;         /* the client takes HMSG */
     uint16_t dirty_shard; /* last shard that put this outbox on its dirty list … */
     uint64_t dirty_turn;  /* … and in which of its turns, so that it does it once */
@@ -109,6 +109,12 @@ void midge_outbox_unlock(struct midge_outbox *outbox);
 MIDGE_MUST_CHECK bool midge_spares_fill(struct midge_spares *spares, struct midge_pool *pool,
                                         uint32_t len);
 void midge_spares_deinit(struct midge_spares *spares, struct midge_pool *pool);
+
+/* Back-pressure marks, as parts of max_pending: a publisher all of whose recipients are over the
+ * high mark is not read until one of them is below the low mark. Decision 0002 says why not 3/4 and
+ * 1/2. */
+#define MIDGE_PENDING_HIGH_DIVISOR 8u
+#define MIDGE_PENDING_LOW_DIVISOR  16u
 
 /** True if `len` more bytes would go over max_pending. Under the lock. */
 bool midge_outbox_is_over(const struct midge_outbox *outbox, uint64_t len);
@@ -144,7 +150,7 @@ struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_
 struct midge_flush_result {
     uint64_t pending_bytes;
     uint64_t sent_msgs; /* deliveries wholly taken by the kernel */
-    bool drained;       /* it was watched and fell below half: publishers may go on */
+    bool drained;       /* it was watched and fell below the low mark: publishers may go on */
 };
 
 /**

@@ -2,6 +2,7 @@
 #include "shard.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,11 @@
 /* Subscriptions of closed connections that leave the index in one turn: at under 2 us each the turn
  * stays within 4 ms. */
 #define PURGE_SUBS_PER_TURN 2048u
+
+/* After a burst that gave so much back to the allocator, and then a second without events, the
+ * allocator gives it back to the system. */
+#define TRIM_BYTES_MIN (16ull * 1024 * 1024)
+#define TRIM_IDLE_MS   1000u
 
 /* How soon accept is tried again where nothing else says that a descriptor came free. */
 #define ACCEPT_RETRY_MS 500u
@@ -329,6 +335,19 @@ static void check_memory(struct midge_shard *shard)
     }
 }
 
+static void trim_when_idle(struct midge_shard *shard, bool found)
+{
+    if (MIDGE_LIKELY(shard->pool.released_bytes < TRIM_BYTES_MIN))
+        return;
+    if (found || shard->trim_at_ns == UINT64_MAX) {
+        shard->trim_at_ns = shard->now_ns + TRIM_IDLE_MS * NS_PER_MS;
+    } else if (shard->trim_at_ns <= shard->now_ns) {
+        shard->trim_at_ns = UINT64_MAX;
+        shard->pool.released_bytes = 0;
+        (void)malloc_trim(0);
+    }
+}
+
 /* ---- the turn ---- */
 
 static void on_event(struct midge_shard *shard, const struct midge_ring_event *event)
@@ -434,6 +453,8 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
         midge_reclaim_waiting(shard->participant) > 0)
         return 0;
     deadline_ns = midge_timers_next_ns(&shard->timers);
+    if (shard->trim_at_ns < deadline_ns)
+        deadline_ns = shard->trim_at_ns;
     return shard->accept_at_ns < deadline_ns ? shard->accept_at_ns : deadline_ns;
 }
 
@@ -447,6 +468,7 @@ static void handle_events(struct midge_shard *shard)
         on_event(shard, &event);
     }
     adapt_spin(shard, shard->spin_ns > 0, found);
+    trim_when_idle(shard, found);
 }
 
 void midge_shard_turn(struct midge_shard *shard, bool may_wait)
@@ -490,6 +512,7 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
     shard->index = index;
     shard->thread = pthread_self();
     shard->accept_at_ns = UINT64_MAX;
+    shard->trim_at_ns = UINT64_MAX;
     midge_pool_init(&shard->pool, POOL_KEEP_BYTES);
     if (!list_init(&shard->dirty, broker->conn_cap) ||
         !list_init(&shard->submitted, broker->conn_cap) ||

@@ -93,6 +93,7 @@ void midge_pool_free(struct midge_pool *pool, void *block, uint32_t cap)
     add_held(pool, -(int64_t)cap);
     if (pool->kept_bytes + cap > pool->keep_bytes) {
         free(block);
+        pool->released_bytes += cap;
         return;
     }
     free_block->next = pool->free_lists[class];

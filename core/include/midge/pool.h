@@ -1,12 +1,13 @@
 /*
- * Memory for messages and output of one shard: blocks in power-of-two classes, reused last in first out.
+ * Memory for messages and output of one shard: blocks in power-of-two classes, reused last in first
+ * out.
  *
- * A freed block goes to the free list of the pool that frees it, whichever pool it came from. At most
- * `keep_bytes` stay in the free lists; what is over goes back to the allocator, so memory returns after
- * a burst, and the message path does not allocate once it is warm.
+ * A freed block goes to the free list of the pool that frees it, whichever pool it came from. At
+ * most `keep_bytes` stay in the free lists; what is over goes back to the allocator, so memory
+ * returns after a burst, and the message path does not allocate once it is warm.
  *
- * Thread: shard; `held_bytes` is one writer, any reader. A block may be freed into another shard's pool,
- * so a single pool's held_bytes may be negative; the sum over all pools is exact.
+ * Thread: shard; `held_bytes` is one writer, any reader. A block may be freed into another shard's
+ * pool, so a single pool's held_bytes may be negative; the sum over all pools is exact.
  */
 #ifndef MIDGE_POOL_H
 #define MIDGE_POOL_H
@@ -22,9 +23,10 @@
 
 struct midge_pool {
     void *free_lists[MIDGE_POOL_CLASS_COUNT];
-    uint64_t kept_bytes;       /* bytes in the free lists */
-    uint64_t keep_bytes;       /* ceiling of kept_bytes */
-    uint64_t malloc_count;     /* calls of the allocator, for the test that counts them */
+    uint64_t kept_bytes;        /* bytes in the free lists */
+    uint64_t keep_bytes;        /* ceiling of kept_bytes */
+    uint64_t released_bytes;    /* given back to the allocator; the owner may reset it */
+    uint64_t malloc_count;      /* calls of the allocator, for the test that counts them */
     _Atomic int64_t held_bytes; /* bytes handed out minus bytes taken back */
 };
 
