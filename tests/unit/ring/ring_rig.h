@@ -3,8 +3,8 @@
  * waits for the next event. RING_TEST(suite, name) defines one test body and runs it on io_uring
  * and on epoll; where the kernel refuses io_uring, its half is skipped, loudly.
  */
-#ifndef MIDGE_TESTS_RING_RIG_H
-#define MIDGE_TESTS_RING_RIG_H
+#ifndef MIDGE_RING_RIG_H
+#define MIDGE_RING_RIG_H
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
