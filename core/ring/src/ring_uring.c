@@ -59,6 +59,12 @@
  */
 #define ARENA_LEN 65536u
 
+/* Bytes of one send at most: the kernel silently takes no more than 2 GiB less a page, and a length
+ * field has 32 bits. Source: Linux include/linux/fs.h, MAX_RW_COUNT. Pieces up to PIECE_LEN_SURE
+ * cannot sum up to more. */
+#define SEND_LEN_MAX   (1u << 30)
+#define PIECE_LEN_SURE (SEND_LEN_MAX / MIDGE_RING_IOV_MAX)
+
 /* While watching: length of the phase without yields, and looks between two readings of the clock.
  */
 #define PAUSE_PHASE_NS 1500u
@@ -331,13 +337,40 @@ static struct send_message *arena_take(struct uring *uring, uint32_t piece_count
 static_assert(sizeof(struct send_message) + MIDGE_RING_IOV_MAX * sizeof(struct iovec) <= ARENA_LEN,
               "the largest send fits an empty arena");
 
+/* Leave out what is over SEND_LEN_MAX; false if nothing is. The pieces kept go to clipped. */
+static MIDGE_COLD bool clip(const struct iovec *pieces, uint32_t *piece_count,
+                            struct iovec clipped[MIDGE_RING_IOV_MAX])
+{
+    size_t room = SEND_LEN_MAX;
+
+    for (uint32_t index = 0; index < *piece_count; index++) {
+        clipped[index] = pieces[index];
+        if (pieces[index].iov_len > room) {
+            clipped[index].iov_len = room;
+            *piece_count = index + 1;
+            return true;
+        }
+        room -= pieces[index].iov_len;
+    }
+    return false;
+}
+
 static void uring_send(struct midge_ring *ring, int fd, struct midge_handle handle,
                        const struct iovec *pieces, uint32_t piece_count)
 {
     const unsigned flags = MSG_WAITALL | MSG_DONTWAIT | MSG_NOSIGNAL;
     struct uring *uring = uring_of(ring);
+    struct iovec clipped[MIDGE_RING_IOV_MAX];
     struct io_uring_sqe *sqe;
+    bool is_clipped = false;
 
+    for (uint32_t index = 0; index < piece_count; index++) {
+        if (MIDGE_UNLIKELY(pieces[index].iov_len > PIECE_LEN_SURE)) {
+            is_clipped = clip(pieces, &piece_count, clipped);
+            pieces = clipped;
+            break;
+        }
+    }
     if (piece_count == 1) {
         sqe = sqe_take(uring);
         io_uring_prep_send(sqe, fd, pieces[0].iov_base, pieces[0].iov_len, (int)flags);
@@ -351,7 +384,8 @@ static void uring_send(struct midge_ring *ring, int fd, struct midge_handle hand
         sqe = sqe_take(uring);
         io_uring_prep_sendmsg(sqe, fd, &message->header, flags);
     }
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    if (MIDGE_LIKELY(!is_clipped)) /* else success is short, too, and must be told */
+        sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = pack(MIDGE_RING_SEND, handle);
 }
 

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <sys/mman.h>
 #include <sys/un.h>
 
 RING_TEST(ring, one_accept_takes_many_connections)
@@ -393,6 +394,34 @@ RING_TEST(ring, full_socket_answers_eagain_until_poll_out)
     rig_expect_quiet(&rig);
     midge_ring_close(rig.ring, near_fd);
     (void)close(far_fd);
+    midge_ring_destroy(rig.ring);
+}
+
+/* Lengths beyond what one system call takes: 32 bits would cut this one to ten bytes. */
+RING_TEST(ring, send_beyond_four_gigabytes_is_short_not_silent)
+{
+    const size_t len = (4ull << 30) + 10;
+    uint8_t *zeroes =
+        mmap(NULL, len, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    struct midge_ring_event event;
+    struct rig rig;
+    int near_fd, far_fd;
+
+    cr_assert_neq(zeroes, MAP_FAILED);
+    rig_open_default(&rig, kind);
+    for (uint32_t count = 1; count <= 2; count++) {
+        const struct iovec pieces[2] = {{zeroes, len}, {zeroes, len}};
+
+        rig_unix_pair(&rig, &near_fd, &far_fd);
+        midge_ring_send(rig.ring, near_fd, rig_handle(4), pieces, count);
+        event = rig_next(&rig);
+        cr_assert_eq(event.kind, MIDGE_RING_SEND);
+        cr_assert_gt(event.res, 4096);
+        rig_expect_quiet(&rig);
+        midge_ring_close(rig.ring, near_fd);
+        (void)close(far_fd);
+    }
+    (void)munmap(zeroes, len);
     midge_ring_destroy(rig.ring);
 }
 

@@ -3,22 +3,23 @@
  * implementations behind one interface.
  *   - uring: io_uring with multishot accept and recv, one provided buffer ring, one enter per turn.
  *   - epoll: for kernels and containers that refuse io_uring; compatibility, no speed promise.
- *   - sim:   a simulated network whose order of completions and faults comes from a seed (ring_sim.h).
+ *   - sim:   a simulated network; order of completions and faults come from a seed (ring_sim.h).
  *
  * One turn of a shard:
  *   midge_ring_wait(ring, deadline_ns, spin_ns);      submit everything queued, wait for something
  *   while (midge_ring_next(ring, &event)) …            handle; queue new operations at will
  *
- * Operations are queued by the prep-like calls below (accept, recv, send, poll_out, cancel) and reach the
- * kernel in the next midge_ring_wait(), all in one system call. They never fail at once: what goes wrong
- * arrives as an event. When the submission queue is full the call submits what is there first.
+ * Operations are queued by the prep-like calls below (accept, recv, send, poll_out, cancel) and
+ * reach the kernel in the next midge_ring_wait(), all in one system call. They never fail at once:
+ * what goes wrong arrives as an event. When the submission queue is full the call submits what is
+ * there first.
  *
- * Every armed operation ends with exactly one event whose `more` is false, in whatever order, also after
- * midge_ring_cancel(); a descriptor must not be closed before the last event of its operations. A late
- * event of a slot used anew is told apart by the generation in its handle.
+ * Every armed operation ends with exactly one event whose `more` is false, in whatever order, also
+ * after midge_ring_cancel(); a descriptor must not be closed before the last event of its
+ * operations. A late event of a slot used anew is told apart by the generation in its handle.
  *
- * Sockets come from outside (listening sockets are made at start-up, where nothing completes), or from
- * accept events. Descriptors of the simulated ring are numbers of its own.
+ * Sockets come from outside (listening sockets are made at start-up, where nothing completes), or
+ * from accept events. Descriptors of the simulated ring are numbers of its own.
  *
  * Thread: shard, except midge_ring_try_send() and midge_ring_doorbell(), which are any (lock-free).
  * Source: io_uring_setup(2), io_uring_enter(2), io_uring_prep_recv(3), io_uring_cancelation(7).
@@ -36,7 +37,7 @@
 
 struct midge_ring;
 
-/* Who an operation belongs to: never a pointer, so that a late event of a reused slot is recognised. */
+/* Who an operation belongs to: no pointer, so that a late event of a reused slot is recognised. */
 struct midge_handle {
     uint32_t index;      /* slot, < 2^24; 0xffffff is the seam's own */
     uint32_t generation; /* of the slot, low 32 bits */
@@ -52,9 +53,9 @@ enum midge_ring_kind {
 enum midge_ring_event_kind {
     MIDGE_RING_NONE = 0,
     MIDGE_RING_ACCEPT,   /* res: new descriptor, or -errno */
-    MIDGE_RING_RECV,     /* res > 0: bytes; 0: end of stream; -ENOBUFS, -ECANCELED, -ECONNRESET, … */
-    MIDGE_RING_SEND,     /* res: bytes taken (fewer than asked), or -errno (-EAGAIN: socket full) */
-    MIDGE_RING_POLL_OUT, /* res >= 0: may have room (or an error that a send will show); -ECANCELED */
+    MIDGE_RING_RECV,     /* res > 0: bytes; 0: end of stream; -ENOBUFS, -ECANCELED, … */
+    MIDGE_RING_SEND,     /* res: bytes taken (fewer than asked), or -errno (-EAGAIN: full) */
+    MIDGE_RING_POLL_OUT, /* res >= 0: may have room, or an error that a send will show */
 };
 
 struct midge_ring_event {
@@ -62,37 +63,36 @@ struct midge_ring_event {
     struct midge_handle handle;
     int res;
     bool more;                /* accept, recv: still armed; send, poll_out: always false */
-    struct midge_slice bytes; /* RECV with res > 0: borrowed until the next midge_ring_next() or wait */
+    struct midge_slice bytes; /* RECV with res > 0: borrowed until the next next() or wait() */
 };
 
 struct midge_ring_options {
     enum midge_ring_kind kind;
-    uint32_t sq_entries;       /* submission queue, 0 = 1024 */
-    uint32_t cq_entries;       /* completion queue, 0 = 8192 */
-    uint32_t buffer_count;     /* provided buffers, power of two, 0 = 512 */
-    uint32_t buffer_len;       /* bytes of one provided buffer, 0 = 16384 */
+    uint32_t sq_entries;   /* submission queue, 0 = 1024 */
+    uint32_t cq_entries;   /* completion queue, 0 = 8192 */
+    uint32_t buffer_count; /* provided buffers, power of two, 0 = 512 */
+    uint32_t buffer_len;   /* bytes of one provided buffer, 0 = 16384 */
 };
 
 /* One writer, any reader. */
 struct midge_ring_counts {
-    uint64_t waits;       /* calls of midge_ring_wait */
-    uint64_t enters;      /* system calls that submitted or waited */
-    uint64_t sleeps;      /* waits that gave the core away */
-    uint64_t spins;       /* waits that watched first */
-    uint64_t spin_hits;   /* of those, ended by work */
-    uint64_t overflows;   /* completion queue overflows seen */
-    uint64_t no_buffers;  /* recv ended for lack of buffers */
-    uint64_t doorbells;   /* doorbells that had to wake a sleeper (written by any thread) */
+    uint64_t waits;      /* calls of midge_ring_wait */
+    uint64_t enters;     /* system calls that submitted or waited */
+    uint64_t sleeps;     /* waits that gave the core away */
+    uint64_t spins;      /* waits that watched first */
+    uint64_t spin_hits;  /* of those, ended by work */
+    uint64_t overflows;  /* completion queue overflows seen */
+    uint64_t no_buffers; /* recv ended for lack of buffers */
+    uint64_t doorbells;  /* doorbells that had to wake a sleeper (written by any thread) */
 };
-
 
 /**
  * Make a ring. Must be called on the thread that will drive it.
  *
  * @param options   borrowed; NULL = defaults with AUTO
  * @param ring_out  owned
- * @param why       at least 128 bytes: on failure the reason; on success with AUTO and epoll, why io_uring
- *                  was not taken; "" otherwise
+ * @param why       at least 128 bytes: on failure the reason; on success with AUTO and epoll, why
+ *                  io_uring was not taken; "" otherwise
  * @return MIDGE_OK, E_SYSTEM or E_MEMORY
  * Since: Linux 6.1 for uring (DEFER_TASKRUN; features are tested, not versions).
  */
@@ -108,12 +108,12 @@ enum midge_ring_kind midge_ring_kind(const struct midge_ring *ring);
 /** "io_uring", "epoll" or "simulated". */
 const char *midge_ring_kind_name(enum midge_ring_kind kind);
 
-/** Make a connected descriptor ready for recv and send here (epoll: non-blocking and registered). Once
+/** Make a connected descriptor ready for recv and send here (blocking or not, TCP_NODELAY). Once
  * per accepted descriptor, before its first operation. @return 0 or -errno. */
 MIDGE_MUST_CHECK int midge_ring_adopt(struct midge_ring *ring, int fd, struct midge_handle handle);
 
-/** Accept connections until cancelled or until an event says more = false (EMFILE ends it: re-arm only
- * when a descriptor came free). Descriptors are close-on-exec. The listener needs no adopt. */
+/** Accept connections until cancelled or until an event says more = false (EMFILE ends it: re-arm
+ * only when a descriptor came free). Descriptors are close-on-exec. The listener needs no adopt. */
 void midge_ring_accept(struct midge_ring *ring, int listener_fd, struct midge_handle handle);
 
 /** Receive until cancelled or until an event says more = false. Re-arm whatever res was, -ENOBUFS
@@ -123,9 +123,10 @@ void midge_ring_recv(struct midge_ring *ring, int fd, struct midge_handle handle
 /**
  * Queue one send of up to MIDGE_RING_IOV_MAX pieces. At most one per descriptor may be under way.
  *
- * A send is silent when all its bytes were taken: then there is no event, and it counts as done when
- * midge_ring_next() has returned false after the wait that submitted it. Otherwise a SEND event arrives
- * before that. It never blocks and is never parked in the kernel: a full socket answers -EAGAIN.
+ * A send is silent when all its bytes were taken: then there is no event, and it counts as done
+ * when midge_ring_next() has returned false after the wait that submitted it. Otherwise a SEND
+ * event arrives before that. It never blocks and is never parked in the kernel: a full socket
+ * answers -EAGAIN. Of more than 1 GiB the rest is left out, and reported as not taken.
  *
  * @param pieces  the array is copied; the bytes are lent until the send is done
  */
@@ -133,8 +134,8 @@ void midge_ring_recv(struct midge_ring *ring, int fd, struct midge_handle handle
 void midge_ring_send(struct midge_ring *ring, int fd, struct midge_handle handle,
                      const struct iovec *pieces, uint32_t piece_count);
 
-/** Send now, without waiting, from any thread; the caller keeps others from sending on this descriptor.
- * @return bytes taken, or -errno */
+/** Send now, without waiting, from any thread; the caller keeps others from sending on this
+ * descriptor. @return bytes taken, or -errno */
 MIDGE_MUST_CHECK int64_t midge_ring_try_send(struct midge_ring *ring, int fd,
                                              const struct iovec *pieces, uint32_t piece_count);
 
@@ -154,7 +155,8 @@ void midge_ring_close(struct midge_ring *ring, int fd);
 /**
  * Submit everything queued and wait for an event, a doorbell or the deadline.
  *
- * @param deadline_ns  instant on midge_ring_now_ns()'s clock; 0 = do not wait; UINT64_MAX = for ever
+ * @param deadline_ns  instant on midge_ring_now_ns()'s clock; 0 = do not wait, UINT64_MAX = for
+ * ever
  * @param spin_ns      watch from user space this long, yielding the core, before sleeping
  * Bytes of earlier events are given back. Returns early for any reason at will.
  */
@@ -163,8 +165,8 @@ void midge_ring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint64_t spi
 /** Take the next event of this turn; false when there is none left. Never blocks. */
 MIDGE_MUST_CHECK bool midge_ring_next(struct midge_ring *ring, struct midge_ring_event *event_out);
 
-/** End the target's wait, or keep its next one from sleeping. Carries nothing. Thread: any (lock-free);
- * a system call only when the target sleeps. */
+/** End the target's wait, or keep its next one from sleeping. Carries nothing. Thread: any
+ * (lock-free). Cost: one atomic exchange; a system call only when the target sleeps. */
 void midge_ring_doorbell(struct midge_ring *ring);
 
 /** CLOCK_MONOTONIC, or the simulated clock. */
