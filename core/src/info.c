@@ -132,7 +132,8 @@ static char short_escape(uint32_t character)
     }
 }
 
-/* A JSON string as Go writes it: safe inside HTML and JavaScript. Source: Go encoding/json encode.go. */
+/* A JSON string as Go writes it: safe inside HTML and JavaScript. Source: Go encoding/json
+ * encode.go. */
 static void put_string(struct writer *writer, const char *string)
 {
     struct midge_slice rest = midge_slice_text(string);
@@ -250,7 +251,8 @@ void midge_connect_init(struct midge_connect *connect)
     *connect = (struct midge_connect){.verbose = true, .pedantic = true, .echo = true};
 }
 
-/* Wipe and free one string; every one, so that no secret is missed if a user mixes the fields up. */
+/* Wipe and free one string; every one, so that no secret is missed if a user mixes the fields up.
+ */
 static void text_free(char *text)
 {
     if (text != NULL)
@@ -366,8 +368,8 @@ static bool change_collect(struct change *change, struct json_value object)
     return true;
 }
 
-/* Make a C string of a JSON string. A U+0000 in it becomes U+FFFD: cutting the string there would let
- * "secret, NUL, anything" pass for "secret". False without memory. */
+/* Make a C string of a JSON string. A U+0000 in it becomes U+FFFD: cutting the string there would
+ * let "secret, NUL, anything" pass for "secret". False without memory. */
 static bool text_copy(struct midge_slice source, char **text_out)
 {
     struct midge_slice rest = source;

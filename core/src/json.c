@@ -210,7 +210,8 @@ static bool take_begin(struct midge_slice *text, struct nesting *nesting, bool *
     return !is_object || take_key(text);
 }
 
-/* Behind a complete value: take closing brackets, up to where the next value begins or to the end. */
+/* Behind a complete value: take closing brackets, up to where the next value begins or to the end.
+ */
 static bool take_end(struct midge_slice *text, struct nesting *nesting)
 {
     while (nesting->depth > 0) {

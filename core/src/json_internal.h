@@ -1,11 +1,11 @@
 /*
  * Reads one JSON text in place, with exactly the rules of Go's encoding/json.
  *
- * jansson is not used for CONNECT: it cannot show repeated keys in order, a null that leaves the value
- * before it, or keys that differ in case; it refuses \u0000, lone surrogates, bytes that are not UTF-8,
- * numbers that overflow and more than 2048 levels, all of which nats-server accepts; and it allocates
- * for every value of a peer that has not logged in yet. The fuzz target compares the two where they
- * agree.
+ * jansson is not used for CONNECT: it cannot show repeated keys in order, a null that leaves the
+ * value before it, or keys that differ in case; it refuses \u0000, lone surrogates, bytes that are
+ * not UTF-8, numbers that overflow and more than 2048 levels, all of which nats-server accepts; and
+ * it allocates for every value of a peer that has not logged in yet. The fuzz target compares the
+ * two where they agree.
  *
  * A text is validated once as a whole; the other functions take only parts of a text that passed.
  *
@@ -36,7 +36,8 @@ enum json_kind {
 
 struct json_value {
     enum json_kind kind;
-    struct midge_slice text; /* as written; a string without its quotes, array and object with brackets */
+    struct midge_slice
+        text; /* as written; a string without its quotes, array and object with brackets */
 };
 
 /** True if the text is one JSON value with only blanks around it. Cost: linear, no recursion. */
@@ -55,7 +56,8 @@ bool json_next_member(struct midge_slice *content, struct midge_slice *key_out,
 /** Take the next element of an array's content; false at its end. */
 bool json_next_element(struct midge_slice *content, struct json_value *value_out);
 
-/** Take the next character of a string as written: escapes decoded, U+FFFD for what is no character. */
+/** Take the next character of a string as written: escapes decoded, U+FFFD for what is no
+ * character. */
 uint32_t json_next_character(struct midge_slice *text);
 
 /** True if a key as written names the field: case does not matter. @param field lower-case ASCII */

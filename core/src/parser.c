@@ -7,19 +7,19 @@
  *                                         ARG -> PAYLOAD -> PAYLOAD_LF -> START   PUB HPUB
  *   any -> FAILED
  *
- * One path serves whole and cut lines: every stage looks at all the input there is, and its state is
- * stored only where a later call must go on. The end of a line is found by memchr over bytes not seen
- * before, so the work is linear in the input however it is cut.
+ * One path serves whole and cut lines: every stage looks at all the input there is, and its state
+ * is stored only where a later call must go on. The end of a line is found by memchr over bytes not
+ * seen before, so the work is linear in the input however it is cut.
  *
  * Details that a client can see, all observed on nats-server v2.15.2 (server/parser.go):
- *   - The first byte behind the blanks begins the argument whatever it is. An LF there does not end the
- *     line: "SUB LF foo 1 CRLF" subscribes to foo. For PUB and HPUB nats-server makes that LF part of the
- *     subject and so lets a publisher break the framing of every subscriber; we end the line there, and
- *     the missing arguments close the connection.
- *   - A CR not directly before LF separates arguments of SUB and UNSUB and belongs to the token in PUB
- *     and HPUB. With such a CR and a bare LF nats-server drops the byte before the LF; we do not.
- *   - HMSG from a client, which nats-server parses and ignores if its payload is empty, is an unknown
- *     operation like MSG.
+ *   - The first byte behind the blanks begins the argument whatever it is. An LF there does not end
+ * the line: "SUB LF foo 1 CRLF" subscribes to foo. For PUB and HPUB nats-server makes that LF part
+ * of the subject and so lets a publisher break the framing of every subscriber; we end the line
+ * there, and the missing arguments close the connection.
+ *   - A CR not directly before LF separates arguments of SUB and UNSUB and belongs to the token in
+ * PUB and HPUB. With such a CR and a bare LF nats-server drops the byte before the LF; we do not.
+ *   - HMSG from a client, which nats-server parses and ignores if its payload is empty, is an
+ * unknown operation like MSG.
  *
  * Thread: shard.
  * Limits: control_line_len_max, payload_len_max, both given by the caller.
@@ -58,11 +58,16 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-    [MIDGE_OP_CONNECT] = {"connect", 7, STATE_BLANK}, [MIDGE_OP_INFO] = {"info", 4, STATE_BLANK},
-    [MIDGE_OP_PUB] = {"pub", 3, STATE_VERB_END},      [MIDGE_OP_HPUB] = {"hpub", 4, STATE_VERB_END},
-    [MIDGE_OP_SUB] = {"sub", 3, STATE_VERB_END},      [MIDGE_OP_UNSUB] = {"unsub", 5, STATE_VERB_END},
-    [MIDGE_OP_PING] = {"ping", 4, STATE_SWALLOW},     [MIDGE_OP_PONG] = {"pong", 4, STATE_SWALLOW},
-    [MIDGE_OP_OK] = {"+ok", 3, STATE_SWALLOW},        [MIDGE_OP_ERR] = {"-err", 4, STATE_VERB_END},
+    [MIDGE_OP_CONNECT] = {"connect", 7, STATE_BLANK},
+    [MIDGE_OP_INFO] = {"info", 4, STATE_BLANK},
+    [MIDGE_OP_PUB] = {"pub", 3, STATE_VERB_END},
+    [MIDGE_OP_HPUB] = {"hpub", 4, STATE_VERB_END},
+    [MIDGE_OP_SUB] = {"sub", 3, STATE_VERB_END},
+    [MIDGE_OP_UNSUB] = {"unsub", 5, STATE_VERB_END},
+    [MIDGE_OP_PING] = {"ping", 4, STATE_SWALLOW},
+    [MIDGE_OP_PONG] = {"pong", 4, STATE_SWALLOW},
+    [MIDGE_OP_OK] = {"+ok", 3, STATE_SWALLOW},
+    [MIDGE_OP_ERR] = {"-err", 4, STATE_VERB_END},
 };
 
 static inline void parser_set_state(struct midge_parser *parser, enum parser_state from,
@@ -226,8 +231,8 @@ static enum midge_status swallow_line(struct midge_parser *parser, struct midge_
 /*
  * Add `len` bytes to the unfinished argument in the line buffer, and end it if `ends`.
  *
- * A CR at the end of the bytes may be half of CRLF: it is held back (dropped_cr) and neither counted
- * nor kept until the byte behind it decides.
+ * A CR at the end of the bytes may be half of CRLF: it is held back (dropped_cr) and neither
+ * counted nor kept until the byte behind it decides.
  */
 static enum midge_status keep_line(struct midge_parser *parser, struct midge_slice *rest,
                                    uint32_t len, bool ends, struct midge_slice *line_out)
@@ -305,7 +310,7 @@ static inline const uint8_t *find_low_byte(const uint8_t *at, const uint8_t *end
             return at + ((uint32_t)__builtin_ctzll(low) >> 3);
         at += 8;
     }
-    while (at < end && *at > ' ')
+    while (at<end && * at> ' ')
         at++;
     return at;
 }
@@ -357,8 +362,9 @@ static inline bool parse_size(struct midge_slice text, uint32_t *size_out)
     return true;
 }
 
-/* Give the operation its payload if that is whole in the input, else prepare for pieces. A payload with
- * a wrong end also comes as pieces: what is decided on the control line must happen before the error. */
+/* Give the operation its payload if that is whole in the input, else prepare for pieces. A payload
+ * with a wrong end also comes as pieces: what is decided on the control line must happen before the
+ * error. */
 static inline void attach_payload(struct midge_parser *parser, struct midge_slice *rest,
                                   struct midge_op *op)
 {
@@ -437,7 +443,8 @@ static enum midge_status parse_unsub(struct midge_parser *parser, struct midge_s
 
     if (count < 1 || count > 2)
         return MIDGE_E_ARGS;
-    /* What is not a number removes the subscription now, as 0 does. Source: server/client.go:3568. */
+    /* What is not a number removes the subscription now, as 0 does. Source: server/client.go:3568.
+     */
     if (count == 2 && !parse_size(tokens[1], &max))
         max = 0;
     op_init(op_out, MIDGE_OP_UNSUB);
@@ -490,7 +497,8 @@ static inline enum midge_status read_op(struct midge_parser *parser, struct midg
     return parse_text(parser, line, op_out);
 }
 
-/* The next bytes of a payload, and the CRLF behind it. A piece goes out before a wrong byte fails. */
+/* The next bytes of a payload, and the CRLF behind it. A piece goes out before a wrong byte fails.
+ */
 static enum midge_status read_piece(struct midge_parser *parser, struct midge_slice *rest,
                                     struct midge_op *op_out)
 {

@@ -31,7 +31,8 @@ bool midge_subject_is_valid(struct midge_slice subject)
     return true;
 }
 
-/* On the path of every message, so eight bytes at a time: two dots side by side are an empty token. */
+/* On the path of every message, so eight bytes at a time: two dots side by side are an empty token.
+ */
 bool midge_subject_is_routable(struct midge_slice subject)
 {
     const uint64_t ones = 0x0101010101010101u;

@@ -17,10 +17,10 @@
 struct midge_info {
     const char *server_id;
     const char *server_name;
-    const char *version;       /* the nats-server level that we are compatible with */
-    const char *midge;         /* our own version */
+    const char *version; /* the nats-server level that we are compatible with */
+    const char *midge;   /* our own version */
     const char *host;
-    const char *client_ip;     /* "" for a Unix socket */
+    const char *client_ip;      /* "" for a Unix socket */
     const char *remote_account; /* only with connect_info */
     uint64_t client_id;
     uint32_t max_payload; /* bytes */
@@ -40,8 +40,8 @@ struct midge_info {
  */
 uint32_t midge_info_encode(uint8_t *out, uint32_t cap, const struct midge_info *info);
 
-/* Options of CONNECT, merged over all CONNECTs of one connection. Strings are owned, NULL = absent or
- * empty (nats-server does not tell these apart either). */
+/* Options of CONNECT, merged over all CONNECTs of one connection. Strings are owned, NULL = absent
+ * or empty (nats-server does not tell these apart either). */
 struct midge_connect {
     char *user;
     char *pass;
@@ -65,19 +65,20 @@ void midge_connect_init(struct midge_connect *connect);
 void midge_connect_deinit(struct midge_connect *connect);
 
 /**
- * Merge one CONNECT object: keys in any case, unknown keys ignored, later duplicates win, null leaves
- * the old value, bytes of strings that are not UTF-8 become U+FFFD as in Go. A U+0000 in a string also
- * becomes U+FFFD, so that the string never ends early. The whole text may also be null: no change.
+ * Merge one CONNECT object: keys in any case, unknown keys ignored, later duplicates win, null
+ * leaves the old value, bytes of strings that are not UTF-8 become U+FFFD as in Go. A U+0000 in a
+ * string also becomes U+FFFD, so that the string never ends early. The whole text may also be null:
+ * no change.
  *
- * @return MIDGE_OK; E_ARGS for anything but one object with the right types; E_MEMORY. The options are
- *         unchanged unless MIDGE_OK.
- * Cost: linear, no recursion; allocates only for strings, and only once the whole text was checked.
+ * @return MIDGE_OK; E_ARGS for anything but one object with the right types; E_MEMORY. The options
+ * are unchanged unless MIDGE_OK. Cost: linear, no recursion; allocates only for strings, and only
+ * once the whole text was checked.
  */
 MIDGE_MUST_CHECK enum midge_status midge_connect_merge(struct midge_connect *connect,
                                                        struct midge_slice json);
 
-/** True if the text is one valid JSON object, or null (what a client's INFO must be). The types of the
- * members are not checked: a client has no reason to send INFO, and nothing of it is used. */
+/** True if the text is one valid JSON object, or null (what a client's INFO must be). The types of
+ * the members are not checked: a client has no reason to send INFO, and nothing of it is used. */
 bool midge_info_is_object(struct midge_slice json);
 
 #endif
