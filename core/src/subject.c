@@ -16,12 +16,7 @@ bool midge_subject_is_valid(struct midge_slice subject)
     uint32_t token_off = 0;
 
     for (uint32_t i = 0; i <= subject.len; i++) {
-        const uint8_t byte = i < subject.len ? subject.base[i] : '.';
-
-        /* Source: server/sublist.go:1286. Of these only FF can come from the wire. */
-        if (byte == ' ' || byte == '\t' || byte == '\n' || byte == '\f' || byte == '\r')
-            return false;
-        if (byte != '.')
+        if (i < subject.len && subject.base[i] != '.')
             continue;
         if (i == token_off || tail)
             return false;

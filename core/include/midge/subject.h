@@ -2,8 +2,7 @@
  * Rules for subjects: tokens between dots, `*` and `>` as whole tokens.
  *
  * Thread: any (lock-free); pure functions.
- * Source: nats-server v2.15.2, server/sublist.go IsValidSubject, IsValidLiteralSubject,
- * matchLiteral.
+ * Source: nats-server v2.15.2, server/sublist.go:375 (Insert), IsValidLiteralSubject, matchLiteral.
  */
 #ifndef MIDGE_SUBJECT_H
 #define MIDGE_SUBJECT_H
@@ -11,9 +10,8 @@
 #include "midge/compiler.h"
 #include "midge/slice.h"
 
-/** True if the subject may be subscribed to: no empty token, `>` only as the last token, no blank,
- * TAB, LF, FF or CR. Any other byte is allowed inside a token; `a*` and `a>` are literal
- * characters. */
+/** True if the subject may be subscribed to: no empty token, `>` only as the last token. Any byte
+ * is allowed inside a token; `a*` and `a>` are literal characters. */
 bool midge_subject_is_valid(struct midge_slice subject);
 
 /** True if a message on the subject can match anything: not empty, no empty token. */
