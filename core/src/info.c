@@ -223,26 +223,19 @@ uint32_t midge_info_encode(uint8_t *out, uint32_t cap, const struct midge_info *
     return writer.full ? 0 : writer.len;
 }
 
-static char **text_of(struct midge_connect *connect, enum text_field field)
+static char **text_of(struct midge_connect *connect, uint32_t field)
 {
-    switch (field) {
-    case TEXT_USER:
-        return &connect->user;
-    case TEXT_PASS:
-        return &connect->pass;
-    case TEXT_AUTH_TOKEN:
-        return &connect->auth_token;
-    case TEXT_NAME:
-        return &connect->name;
-    case TEXT_LANG:
-        return &connect->lang;
-    case TEXT_VERSION:
-        return &connect->version;
-    case TEXT_COUNT:
-        break;
-    }
-    MIDGE_ASSERT(!"a text field");
-    return NULL;
+    char **const texts[TEXT_COUNT] = {
+        [TEXT_USER] = &connect->user,
+        [TEXT_PASS] = &connect->pass,
+        [TEXT_AUTH_TOKEN] = &connect->auth_token,
+        [TEXT_NAME] = &connect->name,
+        [TEXT_LANG] = &connect->lang,
+        [TEXT_VERSION] = &connect->version,
+    };
+
+    MIDGE_ASSERT(field < TEXT_COUNT);
+    return texts[field];
 }
 
 void midge_connect_init(struct midge_connect *connect)
@@ -263,7 +256,7 @@ static void text_free(char *text)
 void midge_connect_deinit(struct midge_connect *connect)
 {
     for (uint32_t i = 0; i < TEXT_COUNT; i++) {
-        char **text = text_of(connect, (enum text_field)i);
+        char **text = text_of(connect, i);
 
         text_free(*text);
         *text = NULL;
@@ -409,7 +402,7 @@ static enum midge_status change_apply(const struct change *change, struct midge_
             goto err_free_texts;
     }
     for (uint32_t i = 0; i < TEXT_COUNT; i++) {
-        char **text = text_of(connect, (enum text_field)i);
+        char **text = text_of(connect, i);
 
         if (!change->text_given[i])
             continue;
