@@ -1,0 +1,75 @@
+/*
+ * The parser gives the same operations however the stream is cut.
+ *
+ * Input: four bytes that choose the limits and the seed of the cuts, then the stream. It is fed
+ * whole, byte by byte and in chunks of random length; the three traces must be the same text.
+ * Chunks are allocations of exactly their length, and parser_trace.c checks what the header
+ * promises of each call.
+ */
+#include "midge/parser.h"
+
+#include "midge/limits.h"
+#include "parser_trace.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define OPTIONS_LEN    4u
+#define STREAM_LEN_MAX 16384u
+#define CUTS_MAX       1024u
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u; /* Numerical Recipes; the high bits are good enough */
+    return *state >> 16;
+}
+
+/* Random cuts: mostly short chunks, some empty, now and then a long one. */
+static uint32_t make_cuts(uint32_t *random, uint32_t len, uint32_t cuts[CUTS_MAX])
+{
+    uint32_t count = 0;
+    uint32_t off = 0;
+
+    while (count < CUTS_MAX && off < len) {
+        const uint32_t span = next_random(random) % 8 == 0 ? 256 : 8;
+
+        off += next_random(random) % span;
+        cuts[count++] = off;
+    }
+    return count;
+}
+
+static void expect_same(char *want, char *text)
+{
+    MIDGE_ASSERT(strcmp(want, text) == 0);
+    free(text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const uint32_t line_maxima[] = {MIDGE_CONTROL_LINE_DEFAULT, 0, 1, 8, 16, 64, 128, 1024};
+    struct midge_parser_limits limits;
+    struct midge_slice stream;
+    uint32_t cuts[CUTS_MAX];
+    uint32_t cut_count;
+    uint32_t random;
+    char *want;
+
+    if (size < OPTIONS_LEN || size > OPTIONS_LEN + STREAM_LEN_MAX)
+        return 0;
+    limits = (struct midge_parser_limits){
+        .control_line_len_max = line_maxima[data[0] % 8],
+        .payload_len_max = data[1] == 0 ? MIDGE_PAYLOAD_MAX : data[1],
+        .headers = (data[2] & 1) == 0,
+    };
+    random = (uint32_t)data[2] << 8 | data[3];
+    stream = midge_slice_make(data + OPTIONS_LEN, (uint32_t)(size - OPTIONS_LEN));
+    cut_count = make_cuts(&random, stream.len, cuts);
+
+    want = parser_trace(&limits, stream, NULL, 0);
+    expect_same(want, parser_trace(&limits, stream, cuts, cut_count));
+    expect_same(want, parser_trace_bytes(&limits, stream));
+    free(want);
+    return 0;
+}
