@@ -1,0 +1,155 @@
+/* midge-raw: command line of the load generator; see raw.h. */
+#include <errno.h>
+#include <getopt.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "process.h"
+#include "raw.h"
+#include "samples.h"
+#include "wire.h"
+
+#define TIMEOUT_MS_MAX 600000u
+#define WINDOW_MAX     100000000u
+#define NUMBERS        10u
+
+static const char usage[] =
+    "usage: midge-raw rtt (--url URL | --relay URL) [--count N] [--warmup N] [--inbox "
+    "unique|fixed]\n"
+    "       midge-raw pub --url URL [--count N] [--publishers N] [--subscribers N] [--stalled N]\n"
+    "                     [--window N]\n"
+    "both:  [--size BYTES] [--cpu N] [--server-pid PID] [--timeout-ms N] [--json]\n"
+    "URL:   nats://HOST:PORT, tcp:PORT, unix:///PATH or unix:PATH\n";
+
+/* Options that are a number: where it goes and what is allowed. */
+struct number {
+    const char *name;
+    uint32_t *value;
+    uint32_t min;
+    uint32_t max;
+};
+
+static bool parse_number(const struct number *number, const char *name, const char *text)
+{
+    char *end = NULL;
+
+    MIDGE_ASSERT(strcmp(number->name, name) == 0); /* the two tables are in the same order */
+    if (text[0] < '0' || text[0] > '9')
+        return false;
+    errno = 0;
+    const unsigned long value = strtoul(text, &end, 10);
+
+    if (errno != 0 || *end != '\0' || value < number->min || value > number->max)
+        return false;
+    *number->value = (uint32_t)value;
+    return true;
+}
+
+static bool parse_endpoint(struct midge_raw_options *options, const char *text, bool is_relay)
+{
+    options->has_endpoint = true;
+    options->is_relay = is_relay;
+    return midge_endpoint_parse(text, &options->endpoint) == MIDGE_OK;
+}
+
+static bool parse_inbox(struct midge_raw_options *options, const char *text)
+{
+    options->is_inbox_fixed = strcmp(text, "fixed") == 0;
+    return options->is_inbox_fixed || strcmp(text, "unique") == 0;
+}
+
+enum option_code {
+    OPTION_URL = 1,
+    OPTION_RELAY,
+    OPTION_INBOX,
+    OPTION_JSON,
+    OPTION_NUMBER, /* the first of the numbers; their order is that of the table in parse() */
+};
+
+static const struct option names[] = {
+    {"url", required_argument, NULL, OPTION_URL},
+    {"relay", required_argument, NULL, OPTION_RELAY},
+    {"inbox", required_argument, NULL, OPTION_INBOX},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"count", required_argument, NULL, OPTION_NUMBER},
+    {"warmup", required_argument, NULL, OPTION_NUMBER + 1},
+    {"size", required_argument, NULL, OPTION_NUMBER + 2},
+    {"timeout-ms", required_argument, NULL, OPTION_NUMBER + 3},
+    {"publishers", required_argument, NULL, OPTION_NUMBER + 4},
+    {"subscribers", required_argument, NULL, OPTION_NUMBER + 5},
+    {"stalled", required_argument, NULL, OPTION_NUMBER + 6},
+    {"window", required_argument, NULL, OPTION_NUMBER + 7},
+    {"cpu", required_argument, NULL, OPTION_NUMBER + 8},
+    {"server-pid", required_argument, NULL, OPTION_NUMBER + 9},
+    {NULL, 0, NULL, 0},
+};
+
+static bool parse(struct midge_raw_options *options, int argc, char **argv)
+{
+    uint32_t cpu = UINT32_MAX;
+    uint32_t server_pid = 0;
+    const struct number numbers[NUMBERS] = {
+        {"count", &options->count, 1, MIDGE_SAMPLES_MAX},
+        {"warmup", &options->warmup, 0, MIDGE_SAMPLES_MAX},
+        {"size", &options->size, MIDGE_WIRE_NUMBER_LEN, MIDGE_WIRE_PAYLOAD_MAX},
+        {"timeout-ms", &options->timeout_ms, 1, TIMEOUT_MS_MAX},
+        {"publishers", &options->publishers, 1, MIDGE_RAW_PROCESSES_MAX},
+        {"subscribers", &options->subscribers, 1, MIDGE_RAW_PROCESSES_MAX},
+        {"stalled", &options->stalled, 0, MIDGE_RAW_PROCESSES_MAX},
+        {"window", &options->window, 1, WINDOW_MAX},
+        {"cpu", &cpu, 0, CPU_SETSIZE - 1},
+        {"server-pid", &server_pid, 1, INT32_MAX},
+    };
+    int option = 0;
+    int name_index = 0;
+
+    while ((option = getopt_long(argc, argv, "", names, &name_index)) != -1) {
+        bool ok = false;
+
+        if (option == OPTION_URL || option == OPTION_RELAY)
+            ok = parse_endpoint(options, optarg, option == OPTION_RELAY);
+        else if (option == OPTION_INBOX)
+            ok = parse_inbox(options, optarg);
+        else if (option == OPTION_JSON)
+            ok = true;
+        else if (option >= OPTION_NUMBER && option < OPTION_NUMBER + (int)NUMBERS)
+            ok = parse_number(&numbers[option - OPTION_NUMBER], names[name_index].name, optarg);
+        if (!ok)
+            return false;
+        options->is_json = options->is_json || option == OPTION_JSON;
+    }
+    options->has_cpu = cpu != UINT32_MAX;
+    options->cpu = cpu;
+    options->server_pid = (pid_t)server_pid;
+    return options->has_endpoint && optind == argc;
+}
+
+int main(int argc, char **argv)
+{
+    struct midge_raw_options options = {
+        .count = 20000,
+        .warmup = 2000,
+        .size = 16,
+        .timeout_ms = 5000,
+        .publishers = 1,
+        .subscribers = 1,
+        .window = 8192,
+    };
+    const bool is_rtt = argc > 1 && strcmp(argv[1], "rtt") == 0;
+    const bool is_pub = argc > 1 && strcmp(argv[1], "pub") == 0;
+
+    if (!(is_rtt || is_pub) || !parse(&options, argc - 1, argv + 1) ||
+        (is_pub && options.is_relay)) {
+        (void)fputs(usage, stderr);
+        return EXIT_FAILURE;
+    }
+    if (options.has_cpu && midge_process_pin(options.cpu) != MIDGE_OK) {
+        (void)fprintf(stderr, "midge-raw: --cpu %u: %s\n", options.cpu, strerror(errno));
+        return EXIT_FAILURE;
+    }
+    const enum midge_status status = is_rtt ? midge_rtt_run(&options) : midge_pub_run(&options);
+
+    return status == MIDGE_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}

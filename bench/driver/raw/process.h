@@ -1,0 +1,54 @@
+/*
+ * Processes of the load generator: placing them, forking them, and reading what CPU time a server
+ * used.
+ *
+ * Requester, responder, publishers and subscribers are processes, not threads, so that each is
+ * scheduled as a real client would be and none shares an address space with what it measures.
+ *
+ * Thread: any (lock-free).
+ */
+#ifndef MIDGE_PROCESS_H
+#define MIDGE_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "midge/compiler.h"
+#include "midge/status.h"
+
+/** CLOCK_MONOTONIC in ns. */
+uint64_t midge_process_now_ns(void);
+
+/** Sleep at least `ns`. */
+void midge_process_sleep_ns(uint64_t ns);
+
+/** Run this process, and those forked later, on one CPU only. @return MIDGE_OK; E_SYSTEM */
+MIDGE_MUST_CHECK enum midge_status midge_process_pin(uint32_t cpu);
+
+/**
+ * CPU time in user and kernel of all threads of a process, ended ones included.
+ *
+ * Read from the process's CPU clock: nanoseconds, where /proc/<pid>/stat counts ticks of 10 ms.
+ *
+ * @param pid     0 = not asked for: *ns_out is 0
+ * @param ns_out  set on MIDGE_OK
+ * @return MIDGE_OK; E_SYSTEM: no such process
+ */
+MIDGE_MUST_CHECK enum midge_status midge_process_cpu_ns(pid_t pid, uint64_t *ns_out);
+
+/**
+ * Fork; the child is killed if this process dies first.
+ *
+ * @param pid_out  0 in the child
+ * @return MIDGE_OK; E_SYSTEM
+ */
+MIDGE_MUST_CHECK enum midge_status midge_process_fork(pid_t *pid_out);
+
+/** End a child of ours and reap it. @return true unless it had failed by itself before */
+bool midge_process_end(pid_t pid);
+
+/** Wait for a child to exit. @return true if it exited with status 0 */
+MIDGE_MUST_CHECK bool midge_process_wait(pid_t pid);
+
+#endif

@@ -1,0 +1,309 @@
+/*
+ * Round trips of one request in flight.
+ *
+ * Requester and responder are two processes with a blocking socket each. The requester sends
+ * `PUB svc <inbox>.<n> <size>`, the responder publishes the same payload to the reply subject. By
+ * default every request has a reply subject of its own under one wildcard subscription, as client
+ * libraries do;
+ * `--inbox fixed` keeps it the same. Widths never change, so every request is as long as the next.
+ *
+ * Latency is the time from before send() until the whole reply has been read. Each reply is
+ * compared byte for byte; the first one that is wrong, lost or doubled ends the run as failed.
+ *
+ * Through a relay the far end forwards PUB unchanged where a broker sends MSG.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "process.h"
+#include "raw.h"
+#include "samples.h"
+#include "wire.h"
+
+/* As long as the inbox of the client libraries: "_INBOX.", 22 characters, and 8 for the request. */
+#define INBOX_FORMAT "_INBOX.raw%019u."
+#define INBOX_LEN    30u
+#define TOKEN_LEN    8u
+#define HEAD_LEN_MAX 256u /* bytes of a PUB line; the responder's subjects are ours */
+#define STRAGGLER_MS 20   /* a doubled reply through a relay follows at once */
+#define PERCENTILES  4u
+
+struct requester {
+    struct midge_wire wire;
+    uint8_t *frame; /* own; one PUB, patched in place */
+    uint32_t frame_len;
+    uint8_t *reply; /* borrow, in frame: the reply subject */
+    uint32_t reply_len;
+    uint8_t *payload; /* borrow, in frame */
+    uint32_t payload_len;
+    bool is_inbox_fixed;
+};
+
+struct report {
+    uint64_t elapsed_ns;
+    uint64_t server_cpu_ns;
+    struct midge_samples samples;
+};
+
+static enum midge_status complain(enum midge_status status, const char *what, uint64_t number)
+{
+    (void)fprintf(stderr, "midge-raw: request %llu: %s\n", (unsigned long long)number, what);
+    return status;
+}
+
+static void inbox_text(char text[INBOX_LEN + 2])
+{
+    const int len = snprintf(text, INBOX_LEN + 1, INBOX_FORMAT, (unsigned)getpid());
+
+    MIDGE_ASSERT(len == (int)INBOX_LEN);
+}
+
+static enum midge_status requester_prepare(struct requester *requester,
+                                           const struct midge_raw_options *options)
+{
+    char inbox[INBOX_LEN + 2];
+    int len = 0;
+
+    requester->is_inbox_fixed = options->is_inbox_fixed;
+    requester->payload_len = options->size;
+    requester->frame = (uint8_t *)malloc(HEAD_LEN_MAX + (size_t)options->size + 2);
+    if (requester->frame == NULL)
+        return MIDGE_E_MEMORY;
+    inbox_text(inbox);
+    len = snprintf((char *)requester->frame, HEAD_LEN_MAX, "PUB svc %s00000000 %u\r\n", inbox,
+                   options->size);
+    MIDGE_ASSERT(len > 0 && len < (int)HEAD_LEN_MAX);
+    requester->reply = requester->frame + strlen("PUB svc ");
+    requester->reply_len = INBOX_LEN + TOKEN_LEN;
+    requester->payload = requester->frame + len;
+    memset(requester->payload, 'x', options->size);
+    midge_wire_put_line_end(requester->payload + options->size);
+    requester->frame_len = (uint32_t)len + options->size + 2;
+    return MIDGE_OK;
+}
+
+static enum midge_status check_reply(const struct requester *requester,
+                                     const struct midge_wire_frame *frame, uint64_t number)
+{
+    const struct midge_slice reply = midge_slice_make(requester->reply, requester->reply_len);
+    const struct midge_slice payload = midge_slice_make(requester->payload, requester->payload_len);
+    uint64_t found = 0;
+
+    if (frame->kind == MIDGE_WIRE_MSG && midge_slice_equal(frame->payload, payload) &&
+        midge_slice_equal(frame->subject, reply))
+        return MIDGE_OK;
+    if (frame->kind == MIDGE_WIRE_MSG && midge_wire_get_number(frame->payload, &found) &&
+        found < number)
+        return complain(MIDGE_E_PARSE, "an earlier reply came twice", number);
+    return complain(MIDGE_E_PARSE, "wrong reply", number);
+}
+
+static enum midge_status exchange(struct requester *requester, uint64_t number, uint64_t *ns_out)
+{
+    struct midge_wire_frame frame;
+
+    midge_wire_put_number(requester->payload, MIDGE_WIRE_NUMBER_LEN, number);
+    if (!requester->is_inbox_fixed)
+        midge_wire_put_number(requester->reply + INBOX_LEN, TOKEN_LEN, number);
+
+    const uint64_t begin_ns = midge_process_now_ns();
+    enum midge_status status =
+        midge_wire_send(&requester->wire, requester->frame, requester->frame_len);
+
+    if (status != MIDGE_OK)
+        return complain(status, strerror(errno), number);
+    status = midge_wire_read(&requester->wire, &frame);
+    *ns_out = midge_process_now_ns() - begin_ns;
+    if (status == MIDGE_AGAIN)
+        return complain(status, "reply lost: nothing within the timeout", number);
+    if (status == MIDGE_E_EOF)
+        return complain(status, "reply lost: connection closed", number);
+    return status == MIDGE_OK ? check_reply(requester, &frame, number) : status;
+}
+
+/* Nothing may follow the last reply. */
+static enum midge_status check_end(struct requester *requester, bool is_relay, uint64_t number)
+{
+    if (is_relay)
+        return midge_wire_has_more(&requester->wire, STRAGGLER_MS)
+                   ? complain(MIDGE_E_PARSE, "bytes after the last reply", number)
+                   : MIDGE_OK;
+    const enum midge_status status = midge_wire_fence(&requester->wire);
+
+    return status == MIDGE_OK ? status : complain(status, "no PONG after the last reply", number);
+}
+
+static enum midge_status measure(struct requester *requester,
+                                 const struct midge_raw_options *options, struct report *report)
+{
+    const uint64_t total = (uint64_t)options->warmup + options->count;
+    uint64_t cpu_begin_ns = 0;
+    uint64_t cpu_end_ns = 0;
+    uint64_t begin_ns = 0;
+    uint64_t ns = 0;
+    enum midge_status status = MIDGE_OK;
+
+    for (uint64_t number = 0; number < total; number++) {
+        if (number == options->warmup) {
+            status = midge_process_cpu_ns(options->server_pid, &cpu_begin_ns);
+            if (status != MIDGE_OK)
+                return complain(status, strerror(errno), number);
+            begin_ns = midge_process_now_ns();
+        }
+        status = exchange(requester, number, &ns);
+        if (status != MIDGE_OK)
+            return status;
+        if (number >= options->warmup)
+            midge_samples_add(&report->samples, ns);
+    }
+    report->elapsed_ns = midge_process_now_ns() - begin_ns;
+    status = midge_process_cpu_ns(options->server_pid, &cpu_end_ns);
+    if (status != MIDGE_OK)
+        return complain(status, strerror(errno), total);
+    report->server_cpu_ns = cpu_end_ns - cpu_begin_ns;
+    return check_end(requester, options->is_relay, total);
+}
+
+/* Answer until the connection closes. A quiet time is no error: the requester decides what is lost.
+ */
+static enum midge_status respond(struct midge_wire *wire)
+{
+    uint8_t *reply = (uint8_t *)malloc(HEAD_LEN_MAX + MIDGE_WIRE_PAYLOAD_MAX + 2);
+    struct midge_wire_frame frame;
+    enum midge_status status = reply == NULL ? MIDGE_E_MEMORY : MIDGE_OK;
+
+    while (status == MIDGE_OK || status == MIDGE_AGAIN) {
+        status = midge_wire_read(wire, &frame);
+        if (status != MIDGE_OK)
+            continue;
+        if (frame.kind != MIDGE_WIRE_MSG || frame.reply.len == 0 || frame.reply.len > 128) {
+            status = MIDGE_E_PARSE;
+            continue;
+        }
+        const int head_len =
+            snprintf((char *)reply, HEAD_LEN_MAX, "PUB %.*s %u\r\n", (int)frame.reply.len,
+                     (const char *)frame.reply.base, frame.payload.len);
+
+        memcpy(reply + head_len, frame.payload.base, frame.payload.len);
+        midge_wire_put_line_end(reply + head_len + frame.payload.len);
+        status = midge_wire_send(wire, reply, (uint32_t)head_len + frame.payload.len + 2);
+    }
+    free(reply);
+    return status;
+}
+
+static void print_json(const struct midge_raw_options *options, struct report *report)
+{
+    static const char *const names[PERCENTILES] = {"p50_ns", "p90_ns", "p99_ns", "p999_ns"};
+    static const uint32_t shares[PERCENTILES] = {MIDGE_SAMPLES_SHARE_P50, MIDGE_SAMPLES_SHARE_P90,
+                                                 MIDGE_SAMPLES_SHARE_P99, MIDGE_SAMPLES_SHARE_P999};
+
+    printf("{\"mode\":\"rtt\",\"count\":%u,\"warmup\":%u,\"size\":%u,\"errors\":0", options->count,
+           options->warmup, options->size);
+    for (uint32_t i = 0; i < PERCENTILES; i++) {
+        uint64_t ns = 0;
+
+        if (midge_samples_percentile(&report->samples, shares[i], &ns))
+            printf(",\"%s\":%llu", names[i], (unsigned long long)ns);
+        else
+            printf(",\"%s\":null", names[i]);
+    }
+    printf(",\"max_ns\":%llu,\"elapsed_ns\":%llu",
+           (unsigned long long)midge_samples_max(&report->samples),
+           (unsigned long long)report->elapsed_ns);
+    if (options->server_pid != 0)
+        printf(",\"server_cpu_ns\":%llu}\n", (unsigned long long)report->server_cpu_ns);
+    else
+        printf(",\"server_cpu_ns\":null}\n");
+}
+
+static void print_text(const struct midge_raw_options *options, struct report *report)
+{
+    static const char *const names[PERCENTILES] = {"p50", "p90", "p99", "p99.9"};
+    static const uint32_t shares[PERCENTILES] = {MIDGE_SAMPLES_SHARE_P50, MIDGE_SAMPLES_SHARE_P90,
+                                                 MIDGE_SAMPLES_SHARE_P99, MIDGE_SAMPLES_SHARE_P999};
+
+    printf("%u requests of %u bytes, 0 errors, %.3f s\n", options->count, options->size,
+           (double)report->elapsed_ns / 1e9);
+    for (uint32_t i = 0; i < PERCENTILES; i++) {
+        uint64_t ns = 0;
+
+        if (midge_samples_percentile(&report->samples, shares[i], &ns))
+            printf("%-6s %10.2f us\n", names[i], (double)ns / 1e3);
+        else
+            printf("%-6s    unknown (fewer than %u samples beyond it)\n", names[i],
+                   MIDGE_SAMPLES_BEYOND_MIN);
+    }
+    printf("max    %10.2f us\n", (double)midge_samples_max(&report->samples) / 1e3);
+    if (options->server_pid != 0)
+        printf("server %10.2f us of CPU time a request\n",
+               (double)report->server_cpu_ns / options->count / 1e3);
+}
+
+/* Both connections open before the fork, requester first, so that a relay can tell them apart. */
+static enum midge_status open_both(struct requester *requester, struct midge_wire *responder,
+                                   const struct midge_raw_options *options)
+{
+    char inbox[INBOX_LEN + 2];
+    enum midge_status status = midge_wire_open(&requester->wire, &options->endpoint,
+                                               options->is_relay, 0, options->timeout_ms);
+
+    if (status != MIDGE_OK)
+        return status;
+    status =
+        midge_wire_open(responder, &options->endpoint, options->is_relay, 0, options->timeout_ms);
+    if (status != MIDGE_OK || options->is_relay)
+        return status;
+    inbox_text(inbox);
+    inbox[INBOX_LEN] = '*';
+    inbox[INBOX_LEN + 1] = '\0';
+    status = midge_wire_subscribe(&requester->wire, inbox);
+    return status == MIDGE_OK ? midge_wire_subscribe(responder, "svc") : status;
+}
+
+static enum midge_status run(struct requester *requester, struct midge_wire *responder,
+                             const struct midge_raw_options *options, struct report *report)
+{
+    pid_t pid = 0;
+    enum midge_status status = open_both(requester, responder, options);
+
+    if (status == MIDGE_OK)
+        status = requester_prepare(requester, options);
+    if (status == MIDGE_OK)
+        status = midge_samples_init(&report->samples, options->count);
+    if (status == MIDGE_OK)
+        status = midge_process_fork(&pid);
+    if (status != MIDGE_OK)
+        return status;
+    if (pid == 0) {
+        midge_wire_close(&requester->wire);
+        status = respond(responder);
+        _exit(status == MIDGE_E_EOF ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+    midge_wire_close(responder);
+    status = measure(requester, options, report);
+    if (!midge_process_end(pid) && status == MIDGE_OK)
+        status = complain(MIDGE_E_PARSE, "responder failed", options->count);
+    return status;
+}
+
+enum midge_status midge_rtt_run(const struct midge_raw_options *options)
+{
+    struct requester requester = {.wire = {.fd = -1}};
+    struct midge_wire responder = {.fd = -1};
+    struct report report = {.elapsed_ns = 0};
+    const enum midge_status status = run(&requester, &responder, options, &report);
+
+    if (status == MIDGE_OK && options->is_json)
+        print_json(options, &report);
+    else if (status == MIDGE_OK)
+        print_text(options, &report);
+    midge_samples_deinit(&report.samples);
+    free(requester.frame);
+    midge_wire_close(&responder);
+    midge_wire_close(&requester.wire);
+    return status;
+}
