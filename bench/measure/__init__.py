@@ -1,0 +1,1 @@
+"""What the benchmark scripts share: statistics, the servers under test, the record of the machine."""

@@ -1,0 +1,271 @@
+"""The load generator must not believe what a server says.
+
+Method: a small broker in Python over a Unix socket, right in all but one point; midge-raw has to find the
+point, say it, and fail. The relays must carry every byte, however the frames are cut.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import unittest
+
+RAW = os.environ["MIDGE_RAW"]
+FLOOR = os.environ["MIDGE_FLOOR"]
+FAULT_AT = 25  # which message to an inbox, or to a subscriber of `bench`, the fault hits
+
+
+class Connection:
+    """One client of the fake broker: lines in, frames out."""
+
+    def __init__(self, broker, peer):
+        self.broker = broker
+        self.peer = peer
+        self.lock = threading.Lock()
+        self.subject = None
+
+    def send(self, data):
+        with self.lock:
+            try:
+                for piece in ([data[i:i + 1] for i in range(len(data))] if self.broker.split else
+                              [data]):
+                    self.peer.sendall(piece)
+            except OSError:
+                pass  # the client has seen enough
+
+    def serve(self):
+        try:
+            self.converse()
+        except OSError:
+            pass  # the client has seen enough
+
+    def converse(self):
+        self.send(b'INFO {"server_id":"X","version":"2.15.2","max_payload":1048576} \r\n')
+        with self.peer.makefile("rb") as lines:
+            for line in lines:
+                words = line.split()
+                if words[0] == b"SUB":
+                    self.subject = words[1].decode()
+                elif words[0] == b"PING":
+                    self.send(self.broker.before_pong + b"PONG\r\n")
+                elif words[0] == b"PUB":
+                    payload = lines.read(int(words[-1]) + 2)
+                    self.broker.publish(self, [word.decode() for word in words[1:-1]], payload)
+
+
+class FakeBroker:
+    """Delivers each message to whoever subscribed its subject; `fault` may change the frames."""
+
+    def __init__(self, directory, fault=None, split=False, before_pong=b""):
+        self.path = os.path.join(directory, "fake.sock")
+        self.fault = fault
+        self.split = split
+        self.before_pong = before_pong
+        self.lock = threading.Lock()
+        self.connections = []
+        self.count = 0
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(16)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            connection = Connection(self, peer)
+            with self.lock:
+                self.connections.append(connection)
+            threading.Thread(target=connection.serve, daemon=True).start()
+
+    def publish(self, publisher, names, payload):
+        subject = names[0]
+        for target in list(self.connections):
+            pattern = target.subject or ""
+            if pattern != subject and not (pattern.endswith("*") and subject.startswith(pattern[:-1])):
+                continue
+            frame = f"MSG {subject} 1 {' '.join([*names[1:], str(len(payload) - 2)])}\r\n".encode()
+            frame += payload
+            if subject != "svc":
+                with self.lock:
+                    self.count += 1
+                    hit = self.count == FAULT_AT
+                if hit and self.fault:
+                    frame = self.fault(target, frame)
+            target.send(frame)
+
+    def close(self):
+        self.listener.close()
+        for connection in self.connections:
+            try:
+                connection.peer.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the client was faster
+            connection.peer.close()
+
+
+def swap_last_digit(frame):
+    """Another number in the payload: 16 digits, then the line end."""
+    at = frame.index(b"\r\n") + 2 + 15
+    return frame[:at] + (b"0" if frame[at:at + 1] != b"0" else b"f") + frame[at + 1:]
+
+
+def close_now(target, _frame):
+    target.peer.shutdown(socket.SHUT_RDWR)
+    return b""
+
+
+class Raw(unittest.TestCase):
+    def setUp(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
+
+    def run_raw(self, mode, fault=None, split=False, before_pong=b"", arguments=()):
+        broker = FakeBroker(self.directory.name, fault, split, before_pong)
+        self.addCleanup(broker.close)
+        return subprocess.run(
+            [RAW, mode, "--url", f"unix:{broker.path}", "--timeout-ms", "1000", "--json",
+             *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+    def rtt(self, fault=None, **options):
+        arguments = ["--count", "50", "--warmup", "5", *options.pop("arguments", ())]
+        return self.run_raw("rtt", fault, arguments=arguments, **options)
+
+    def assert_finds(self, done, text):
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertIn(text, done.stderr)
+        self.assertEqual(done.stdout, "", "a failed run must not report figures")
+
+
+class RoundTrip(Raw):
+    def test_right_replies_are_counted(self):
+        done = self.rtt()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        self.assertEqual((report["count"], report["warmup"], report["errors"]), (50, 5, 0))
+        self.assertIsNone(report["p50_ns"], "50 samples are too few for a median")
+        self.assertGreater(report["max_ns"], 0)
+
+    def test_fixed_inbox_works_too(self):
+        self.assertEqual(self.rtt(arguments=["--inbox", "fixed"]).returncode, 0)
+
+    def test_frames_may_be_cut_anywhere(self):
+        done = self.rtt(split=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_wrong_payload_is_found(self):
+        self.assert_finds(self.rtt(lambda _, frame: frame[:-3] + b"y\r\n",
+                                   arguments=["--size", "40"]), "wrong reply")
+
+    def test_reply_to_another_request_is_found(self):
+        self.assert_finds(self.rtt(lambda _, frame: swap_last_digit(frame)), "request 24: ")
+
+    def test_wrong_reply_subject_is_found(self):
+        self.assert_finds(self.rtt(lambda _, frame: frame.replace(b".00000018 ", b".00000099 ")),
+                          "wrong reply")
+
+    def test_lost_reply_is_found(self):
+        self.assert_finds(self.rtt(lambda *_: b""), "reply lost: nothing within the timeout")
+
+    def test_closed_connection_is_found(self):
+        self.assert_finds(self.rtt(close_now), "reply lost: connection closed")
+
+    def test_doubled_reply_is_found(self):
+        self.assert_finds(self.rtt(lambda _, frame: frame * 2), "an earlier reply came twice")
+
+    def test_doubled_last_reply_is_found(self):
+        done = self.rtt(lambda _, frame: frame * 2, arguments=["--count", "20"])
+        self.assert_finds(done, "message instead of PONG")
+
+    def test_error_from_the_server_is_found(self):
+        self.assert_finds(self.rtt(lambda *_: b"-ERR 'Stale Connection'\r\n"), "Stale Connection")
+
+    def test_ping_from_the_server_is_answered_and_skipped(self):
+        done = self.rtt(lambda _, frame: b"PING\r\n+OK\r\nINFO {}\r\n" + frame)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_size_that_does_not_match_is_found(self):
+        self.assert_finds(self.rtt(lambda _, frame: frame.replace(b" 16\r\n", b" 15\r\n")),
+                          "payload does not end where its size says")
+
+    def test_options_out_of_range_are_refused(self):
+        for bad in (["--count", "0"], ["--count", "-1"], ["--count", "5x"], ["--size", "15"],
+                    ["--inbox", "other"], ["--url", "4222"], ["--cpu", ""], ["extra"]):
+            done = subprocess.run([RAW, "rtt", "--url", "tcp:1", *bad], capture_output=True,
+                                  text=True, check=False)
+            self.assertEqual(done.returncode, 1, bad)
+            self.assertIn("usage:", done.stderr, bad)
+
+
+class Publish(Raw):
+    load = ["--count", "200", "--publishers", "2", "--subscribers", "2", "--size", "32"]
+
+    def test_every_subscriber_gets_every_message(self):
+        done = self.run_raw("pub", arguments=self.load)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["delivered"], 800)
+
+    def test_window_smaller_than_a_batch_does_not_hang(self):
+        done = self.run_raw("pub", arguments=[*self.load, "--window", "1"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_lost_message_is_found(self):
+        self.assert_finds(self.run_raw("pub", lambda *_: b"", arguments=self.load),
+                          "message lost, doubled or out of order")
+
+    def test_doubled_message_is_found(self):
+        self.assert_finds(self.run_raw("pub", lambda _, frame: frame * 2, arguments=self.load),
+                          "message lost, doubled or out of order")
+
+    def test_closed_fast_subscriber_is_found(self):
+        self.assert_finds(self.run_raw("pub", close_now, arguments=self.load),
+                          "closed by the server")
+
+    def test_stalled_subscriber_that_is_not_closed_is_reported_so(self):
+        # So few that they fit into the socket: this broker blocks where a real one would not.
+        done = self.run_raw("pub", arguments=[*self.load, "--stalled", "1", "--count", "50"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["stalled_closed"], 0)
+
+
+class Relay(unittest.TestCase):
+    def relayed(self, engine, size, count):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "floor.sock")
+            with subprocess.Popen([FLOOR, "--engine", engine, "--listen", f"unix:{path}"]) as floor:
+                try:
+                    done = subprocess.run(
+                        [RAW, "rtt", "--relay", f"unix:{path}", "--count", str(count), "--warmup",
+                         "0", "--size", str(size), "--json", "--server-pid", str(floor.pid)],
+                        capture_output=True, text=True, timeout=60, check=False)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertEqual(floor.wait(10), 0, "a relay ends when its peers are gone")
+                finally:
+                    if floor.poll() is None:
+                        floor.kill()
+        return json.loads(done.stdout)
+
+    def test_small_requests_pass_and_cost_cpu_time(self):
+        for engine in ("epoll", "io_uring"):
+            with self.subTest(engine=engine):
+                report = self.relayed(engine, 16, 500)
+                self.assertGreater(report["server_cpu_ns"], 0)
+
+    def test_requests_larger_than_every_buffer_pass(self):
+        for engine in ("epoll", "io_uring"):
+            with self.subTest(engine=engine):
+                self.relayed(engine, 1024 * 1024, 5)
+
+    def test_bad_options_are_refused(self):
+        for bad in (["--engine", "poll"], ["--listen", "nowhere"], ["--delay-us", "-1"], []):
+            done = subprocess.run([FLOOR, *bad], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 1, bad)
+            self.assertIn("usage:", done.stderr, bad)
+
+
+if __name__ == "__main__":
+    unittest.main()
