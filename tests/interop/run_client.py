@@ -6,11 +6,12 @@ prints `restart`, the server is killed and started again on the same port, and t
 `restarted` from its standard input. A scenario that is missing at the end is a failure, so none is left
 out unseen. With --expect-output the program's whole output is compared with a file instead.
 
-    run_client.py --server midge|nats-server [--expect-output FILE] -- PROGRAM [ARGUMENT...]
+    run_client.py --server midge|nats-server [--python] [--expect-output FILE] -- PROGRAM [ARGUMENT...]
 """
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,9 +40,20 @@ def parse_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--server", choices=["midge", "nats-server"], required=True)
     parser.add_argument("--expect-output", type=Path)
-    parser.add_argument("--python", action="store_true", help="the program is a script for a Python with clients")
+    parser.add_argument("--python", action="store_true", help="PROGRAM is a script for nats-py")
     parser.add_argument("program", nargs="+")
     return parser.parse_args()
+
+
+def resolve(arguments):
+    """The client's command with the full path of its program; skips if a part of it is absent."""
+    program = arguments.program
+    if arguments.python:
+        program = [harness.python_with_clients(), *program]
+    for part in program:
+        if os.path.isabs(part) and not os.path.exists(part):
+            harness.skip(f"{part} was not built")
+    return [shutil.which(program[0]) or harness.skip(f"{program[0]} is not installed"), *program[1:]]
 
 
 def converse(client, server):
@@ -94,11 +106,7 @@ def judge(lines, status, expected_output):
 
 def main():
     arguments = parse_arguments()
-    program = arguments.program
-    if arguments.python:
-        program = [harness.python_with_clients(), *program]
-    if not os.access(program[0], os.X_OK):
-        harness.skip(f"{program[0]} was not built")
+    program = resolve(arguments)
     with harness.Server(harness.find_server(arguments.server)) as server:
         lines, status = run(program, server)
         wrong = judge(lines, status, arguments.expect_output) or server.stop()

@@ -1,0 +1,86 @@
+"""Build one client program into MIDGE_PEERS_DIR/CLIENT, once for all build trees.
+
+A toolchain that is absent, or modules that cannot be had, skip the test; a program that does not build
+fails it. Two builds at a time wait for each other.
+
+    build_client.py go|js|rust
+"""
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+
+HERE = Path(__file__).resolve().parent
+STEP_TIMEOUT_S = 540
+
+
+def run(command, directory, environment):
+    print("+", *command, flush=True)
+    done = subprocess.run(
+        command, cwd=directory, env={**os.environ, **environment}, timeout=STEP_TIMEOUT_S, check=False
+    )
+    return done.returncode == 0
+
+
+def fetch(command, directory, environment):
+    if not run(command, directory, environment):
+        harness.skip("the modules could not be had")
+
+
+def build(command, directory, environment):
+    if not run(command, directory, environment):
+        sys.exit(f"fail: {command[0]} could not build the client")
+
+
+def build_go(target):
+    environment = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    fetch(["go", "mod", "download"], HERE / "go", environment)
+    build(["go", "build", "-o", str(target / "scenarios"), "."], HERE / "go", environment)
+
+
+def build_js(target):
+    """Nothing to compile: the script goes beside the modules that it imports."""
+    wanted = (HERE / "js" / "package-lock.json").read_text()
+    installed = target / "installed-lock.json"
+    if not installed.exists() or installed.read_text() != wanted:
+        installed.unlink(missing_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / "js" / name, target)
+        fetch(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], target, {})
+        installed.write_text(wanted)
+    shutil.copy(HERE / "js" / "scenarios.mjs", target)
+
+
+def build_rust(target):
+    environment = {"CARGO_TARGET_DIR": str(target)}
+    host = subprocess.check_output(["rustc", "--print", "host-tuple"], text=True, timeout=30).strip()
+    fetch(["cargo", "fetch", "--locked", "--target", host], HERE / "rust", environment)
+    build(["cargo", "build", "--locked", "--offline", "-j2"], HERE / "rust", environment)
+
+
+CLIENTS = {"go": (["go"], build_go), "js": (["node", "npm"], build_js), "rust": (["cargo", "rustc"], build_rust)}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("client", choices=CLIENTS)
+    client = parser.parse_args().client
+    tools, build_it = CLIENTS[client]
+    for tool in tools:
+        if not shutil.which(tool):
+            harness.skip(f"{tool} is not installed")
+    target = harness.PEERS_DIR / client
+    target.mkdir(parents=True, exist_ok=True)
+    with open(harness.PEERS_DIR / f"{client}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build_it(target)
+
+
+if __name__ == "__main__":
+    main()
