@@ -3,7 +3,7 @@
 A toolchain that is absent, or modules that cannot be had, skip the test; a program that does not build
 fails it. Two builds at a time wait for each other.
 
-    build_client.py go|js|rust
+    build_client.py go|java|js|rust
 """
 
 import argparse
@@ -44,16 +44,31 @@ def build_go(target):
     build(["go", "build", "-o", str(target / "scenarios"), "."], HERE / "go", environment)
 
 
+def fetch_once(command, target, manifest):
+    """Fetch into `target` unless what lies there was fetched for the same manifest."""
+    wanted = (HERE / manifest).read_text()
+    installed = target / "installed"
+    if installed.exists() and installed.read_text() == wanted:
+        return
+    installed.unlink(missing_ok=True)
+    fetch(command, target, {})
+    installed.write_text(wanted)
+
+
+def build_java(target):
+    copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+    mvn = ["mvn", "--batch-mode", "--quiet", "-f", str(HERE / "java" / "pom.xml"), copy]
+    fetch_once([*mvn, f"-DoutputDirectory={target}/lib"], target, "java/pom.xml")
+    source = str(HERE / "java" / "Scenarios.java")
+    build(["javac", "-Xlint:all", "-cp", f"{target}/lib/*", "-d", f"{target}/classes", source], target, {})
+
+
 def build_js(target):
     """Nothing to compile: the script goes beside the modules that it imports."""
-    wanted = (HERE / "js" / "package-lock.json").read_text()
-    installed = target / "installed-lock.json"
-    if not installed.exists() or installed.read_text() != wanted:
-        installed.unlink(missing_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / "js" / name, target)
-        fetch(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], target, {})
-        installed.write_text(wanted)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(HERE / "js" / name, target)
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    fetch_once(install, target, "js/package-lock.json")
     shutil.copy(HERE / "js" / "scenarios.mjs", target)
 
 
@@ -64,7 +79,12 @@ def build_rust(target):
     build(["cargo", "build", "--locked", "--offline", "-j2"], HERE / "rust", environment)
 
 
-CLIENTS = {"go": (["go"], build_go), "js": (["node", "npm"], build_js), "rust": (["cargo", "rustc"], build_rust)}
+CLIENTS = {
+    "go": (["go"], build_go),
+    "java": (["mvn", "javac"], build_java),
+    "js": (["node", "npm"], build_js),
+    "rust": (["cargo", "rustc"], build_rust),
+}
 
 
 def main():

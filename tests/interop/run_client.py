@@ -50,9 +50,9 @@ def resolve(arguments):
     program = arguments.program
     if arguments.python:
         program = [harness.python_with_clients(), *program]
-    for part in program:
-        if os.path.isabs(part) and not os.path.exists(part):
-            harness.skip(f"{part} was not built")
+    for path in ":".join(program).split(":"):  # a class path is more than one
+        if os.path.isabs(path) and not os.path.exists(path.removesuffix("/*")):
+            harness.skip(f"{path} was not built")
     return [shutil.which(program[0]) or harness.skip(f"{program[0]} is not installed"), *program[1:]]
 
 
