@@ -140,18 +140,19 @@ static void put_string(struct writer *writer, const char *string)
 
     put_text(writer, "\"");
     while (rest.len > 0) {
-        const uint32_t character = utf8_next(&rest);
+        const uint32_t character = midge_utf8_next(&rest);
         const char letter = short_escape(character);
         uint8_t bytes[8];
 
         if (letter != 0) {
             put_bytes(writer, (const char[]){'\\', letter}, 2);
         } else if (character < ' ' || character == '<' || character == '>' || character == '&' ||
-                   character == 0x2028 || character == 0x2029 || character == JSON_REPLACEMENT) {
+                   character == 0x2028 || character == 0x2029 ||
+                   character == MIDGE_JSON_REPLACEMENT) {
             (void)snprintf((char *)bytes, sizeof(bytes), "\\u%04" PRIx32, character);
             put_bytes(writer, bytes, 6);
         } else {
-            put_bytes(writer, bytes, utf8_put(bytes, character));
+            put_bytes(writer, bytes, midge_utf8_put(bytes, character));
         }
     }
     put_text(writer, "\"");
@@ -284,35 +285,35 @@ static bool read_protocol(struct midge_slice text, int32_t *number_out)
     return true;
 }
 
-static bool is_text_list(struct json_value value)
+static bool is_text_list(struct midge_json_value value)
 {
     struct midge_slice content;
-    struct json_value element;
+    struct midge_json_value element;
 
-    if (value.kind == JSON_NULL)
+    if (value.kind == MIDGE_JSON_NULL)
         return true;
-    if (value.kind != JSON_ARRAY)
+    if (value.kind != MIDGE_JSON_ARRAY)
         return false;
-    content = json_content(value);
-    while (json_next_element(&content, &element)) {
-        if (element.kind != JSON_STRING && element.kind != JSON_NULL)
+    content = midge_json_content(value);
+    while (midge_json_next_element(&content, &element)) {
+        if (element.kind != MIDGE_JSON_STRING && element.kind != MIDGE_JSON_NULL)
             return false;
     }
     return true;
 }
 
 /* Source: server/auth.go:130. */
-static bool is_permission(struct json_value value)
+static bool is_permission(struct midge_json_value value)
 {
     struct midge_slice content;
     struct midge_slice key;
-    struct json_value member;
+    struct midge_json_value member;
 
-    if (value.kind != JSON_OBJECT)
+    if (value.kind != MIDGE_JSON_OBJECT)
         return false;
-    content = json_content(value);
-    while (json_next_member(&content, &key, &member)) {
-        if ((json_key_equals(key, "allow") || json_key_equals(key, "deny")) &&
+    content = midge_json_content(value);
+    while (midge_json_next_member(&content, &key, &member)) {
+        if ((midge_json_key_equals(key, "allow") || midge_json_key_equals(key, "deny")) &&
             !is_text_list(member))
             return false;
     }
@@ -320,40 +321,41 @@ static bool is_permission(struct json_value value)
 }
 
 /* Take over one member that is not null; false if it has the wrong type. */
-static bool change_take(struct change *change, const struct field *field, struct json_value value)
+static bool change_take(struct change *change, const struct field *field,
+                        struct midge_json_value value)
 {
     switch (field->type) {
     case FIELD_TEXT:
         change->texts[field->index] = value.text;
         change->text_given[field->index] = true;
-        return value.kind == JSON_STRING;
+        return value.kind == MIDGE_JSON_STRING;
     case FIELD_FLAG:
-        change->flags[field->index] = value.kind == JSON_TRUE;
-        return value.kind == JSON_TRUE || value.kind == JSON_FALSE;
+        change->flags[field->index] = value.kind == MIDGE_JSON_TRUE;
+        return value.kind == MIDGE_JSON_TRUE || value.kind == MIDGE_JSON_FALSE;
     case FIELD_PROTOCOL:
-        return value.kind == JSON_NUMBER && read_protocol(value.text, &change->protocol);
+        return value.kind == MIDGE_JSON_NUMBER && read_protocol(value.text, &change->protocol);
     case FIELD_ACCOUNT:
         change->account = value.text.len > 0;
-        return value.kind == JSON_STRING;
+        return value.kind == MIDGE_JSON_STRING;
     case FIELD_CHECK_TEXT:
-        return value.kind == JSON_STRING;
+        return value.kind == MIDGE_JSON_STRING;
     case FIELD_PERMISSION:
         return is_permission(value);
     }
     return false;
 }
 
-static bool change_collect(struct change *change, struct json_value object)
+static bool change_collect(struct change *change, struct midge_json_value object)
 {
-    struct midge_slice content = json_content(object);
+    struct midge_slice content = midge_json_content(object);
     struct midge_slice key;
-    struct json_value value;
+    struct midge_json_value value;
 
-    while (json_next_member(&content, &key, &value)) {
+    while (midge_json_next_member(&content, &key, &value)) {
         for (uint32_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-            if (!json_key_equals(key, fields[i].name))
+            if (!midge_json_key_equals(key, fields[i].name))
                 continue;
-            if (value.kind != JSON_NULL && !change_take(change, &fields[i], value))
+            if (value.kind != MIDGE_JSON_NULL && !change_take(change, &fields[i], value))
                 return false;
             break;
         }
@@ -371,9 +373,9 @@ static bool text_copy(struct midge_slice source, char **text_out)
     char *text;
 
     while (rest.len > 0) {
-        const uint32_t character = json_next_character(&rest);
+        const uint32_t character = midge_json_next_character(&rest);
 
-        len += utf8_put(bytes, character != 0 ? character : JSON_REPLACEMENT);
+        len += midge_utf8_put(bytes, character != 0 ? character : MIDGE_JSON_REPLACEMENT);
     }
     text = malloc(len + 1);
     if (text == NULL)
@@ -381,8 +383,9 @@ static bool text_copy(struct midge_slice source, char **text_out)
     *text_out = text;
     rest = source;
     while (rest.len > 0) {
-        const uint32_t character = json_next_character(&rest);
-        const uint32_t put_len = utf8_put(bytes, character != 0 ? character : JSON_REPLACEMENT);
+        const uint32_t character = midge_json_next_character(&rest);
+        const uint32_t put_len =
+            midge_utf8_put(bytes, character != 0 ? character : MIDGE_JSON_REPLACEMENT);
 
         memcpy(text, bytes, put_len);
         text += put_len;
@@ -435,24 +438,24 @@ enum midge_status midge_connect_merge(struct midge_connect *connect, struct midg
                   [FLAG_NO_RESPONDERS] = connect->no_responders},
         .protocol = connect->protocol,
     };
-    struct json_value root;
+    struct midge_json_value root;
 
-    if (!json_is_valid(json))
+    if (!midge_json_is_valid(json))
         return MIDGE_E_ARGS;
-    root = json_root(json);
-    if (root.kind == JSON_NULL)
+    root = midge_json_root(json);
+    if (root.kind == MIDGE_JSON_NULL)
         return MIDGE_OK;
-    if (root.kind != JSON_OBJECT || !change_collect(&change, root))
+    if (root.kind != MIDGE_JSON_OBJECT || !change_collect(&change, root))
         return MIDGE_E_ARGS;
     return change_apply(&change, connect);
 }
 
 bool midge_info_is_object(struct midge_slice json)
 {
-    enum json_kind kind;
+    enum midge_json_kind kind;
 
-    if (!json_is_valid(json))
+    if (!midge_json_is_valid(json))
         return false;
-    kind = json_root(json).kind;
-    return kind == JSON_OBJECT || kind == JSON_NULL;
+    kind = midge_json_root(json).kind;
+    return kind == MIDGE_JSON_OBJECT || kind == MIDGE_JSON_NULL;
 }

@@ -158,7 +158,7 @@ static bool take_scalar(struct midge_slice *text)
 /* The open brackets of a text, one bit each: set for an object. */
 struct nesting {
     uint32_t depth;
-    uint8_t is_object[(JSON_DEPTH_MAX + 7) / 8];
+    uint8_t is_object[(MIDGE_JSON_DEPTH_MAX + 7) / 8];
 };
 
 static bool nesting_push(struct nesting *nesting, bool is_object)
@@ -166,7 +166,7 @@ static bool nesting_push(struct nesting *nesting, bool is_object)
     const uint32_t index = nesting->depth / 8;
     const uint8_t bit = (uint8_t)(1u << nesting->depth % 8);
 
-    if (nesting->depth == JSON_DEPTH_MAX)
+    if (nesting->depth == MIDGE_JSON_DEPTH_MAX)
         return false;
     nesting->is_object[index] =
         (uint8_t)(is_object ? nesting->is_object[index] | bit : nesting->is_object[index] & ~bit);
@@ -227,7 +227,7 @@ static bool take_end(struct midge_slice *text, struct nesting *nesting)
     return true;
 }
 
-bool json_is_valid(struct midge_slice text)
+bool midge_json_is_valid(struct midge_slice text)
 {
     struct nesting nesting;
     bool complete;
@@ -287,31 +287,31 @@ static uint32_t scalar_len(struct midge_slice text)
 }
 
 /* Take the value that valid text begins with. */
-static struct json_value take_value(struct midge_slice *text)
+static struct midge_json_value take_value(struct midge_slice *text)
 {
-    struct json_value value = {JSON_NUMBER, {text->base, 0}};
+    struct midge_json_value value = {MIDGE_JSON_NUMBER, {text->base, 0}};
 
     MIDGE_ASSERT(text->len > 0);
     switch (text->base[0]) {
     case '{':
     case '[':
-        value.kind = text->base[0] == '{' ? JSON_OBJECT : JSON_ARRAY;
+        value.kind = text->base[0] == '{' ? MIDGE_JSON_OBJECT : MIDGE_JSON_ARRAY;
         value.text.len = nested_len(*text);
         skip(text, value.text.len);
         return value;
     case '"':
-        value.kind = JSON_STRING;
+        value.kind = MIDGE_JSON_STRING;
         value.text = midge_slice_make(text->base + 1, string_len(*text) - 2);
         skip(text, value.text.len + 2);
         return value;
     case 'n':
-        value.kind = JSON_NULL;
+        value.kind = MIDGE_JSON_NULL;
         break;
     case 'f':
-        value.kind = JSON_FALSE;
+        value.kind = MIDGE_JSON_FALSE;
         break;
     case 't':
-        value.kind = JSON_TRUE;
+        value.kind = MIDGE_JSON_TRUE;
         break;
     default:
         break;
@@ -321,20 +321,20 @@ static struct json_value take_value(struct midge_slice *text)
     return value;
 }
 
-struct json_value json_root(struct midge_slice text)
+struct midge_json_value midge_json_root(struct midge_slice text)
 {
     skip_spaces(&text);
     return take_value(&text);
 }
 
-struct midge_slice json_content(struct json_value value)
+struct midge_slice midge_json_content(struct midge_json_value value)
 {
-    MIDGE_ASSERT(value.kind == JSON_ARRAY || value.kind == JSON_OBJECT);
+    MIDGE_ASSERT(value.kind == MIDGE_JSON_ARRAY || value.kind == MIDGE_JSON_OBJECT);
 
     return midge_slice_make(value.text.base + 1, value.text.len - 2);
 }
 
-bool json_next_element(struct midge_slice *content, struct json_value *value_out)
+bool midge_json_next_element(struct midge_slice *content, struct midge_json_value *value_out)
 {
     skip_spaces(content);
     if (content->len == 0)
@@ -345,8 +345,8 @@ bool json_next_element(struct midge_slice *content, struct json_value *value_out
     return true;
 }
 
-bool json_next_member(struct midge_slice *content, struct midge_slice *key_out,
-                      struct json_value *value_out)
+bool midge_json_next_member(struct midge_slice *content, struct midge_slice *key_out,
+                            struct midge_json_value *value_out)
 {
     skip_spaces(content);
     if (content->len == 0)
@@ -354,7 +354,7 @@ bool json_next_member(struct midge_slice *content, struct midge_slice *key_out,
     *key_out = take_value(content).text;
     skip_spaces(content);
     (void)take(content, ':');
-    return json_next_element(content, value_out);
+    return midge_json_next_element(content, value_out);
 }
 
 /* Take \uXXXX behind the backslash; the second half of a pair only if it makes the pair whole. */
@@ -373,16 +373,16 @@ static uint32_t take_unicode(struct midge_slice *text)
         skip(text, 6);
         return 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
     }
-    return JSON_REPLACEMENT;
+    return MIDGE_JSON_REPLACEMENT;
 }
 
-uint32_t json_next_character(struct midge_slice *text)
+uint32_t midge_json_next_character(struct midge_slice *text)
 {
     uint8_t escape;
 
     MIDGE_ASSERT(text->len > 0);
     if (text->base[0] != '\\')
-        return utf8_next(text);
+        return midge_utf8_next(text);
     skip(text, 1);
     if (text->base[0] == 'u')
         return take_unicode(text);
@@ -404,10 +404,10 @@ uint32_t json_next_character(struct midge_slice *text)
     }
 }
 
-bool json_key_equals(struct midge_slice key, const char *field)
+bool midge_json_key_equals(struct midge_slice key, const char *field)
 {
     while (key.len > 0) {
-        uint32_t character = json_next_character(&key);
+        uint32_t character = midge_json_next_character(&key);
 
         if (character >= 'A' && character <= 'Z')
             character += 'a' - 'A';
@@ -424,7 +424,7 @@ bool json_key_equals(struct midge_slice key, const char *field)
 
 /* RFC 3629: what may follow each first byte. Overlong forms, surrogates and > U+10FFFF are no
  * characters. */
-uint32_t utf8_next(struct midge_slice *text)
+uint32_t midge_utf8_next(struct midge_slice *text)
 {
     const uint8_t first = text->base[0];
     uint32_t len = 2;
@@ -445,12 +445,12 @@ uint32_t utf8_next(struct midge_slice *text)
     }
     if (first < 0x80 || first < 0xc2 || first > 0xf4 || text->len < len) {
         skip(text, 1);
-        return first < 0x80 ? first : JSON_REPLACEMENT;
+        return first < 0x80 ? first : MIDGE_JSON_REPLACEMENT;
     }
     for (uint32_t i = 1; i < len; i++) {
         if (text->base[i] < low || text->base[i] > high) {
             skip(text, 1);
-            return JSON_REPLACEMENT;
+            return MIDGE_JSON_REPLACEMENT;
         }
         character = character << 6 | (text->base[i] & 0x3fu);
         low = 0x80;
@@ -460,7 +460,7 @@ uint32_t utf8_next(struct midge_slice *text)
     return character;
 }
 
-uint32_t utf8_put(uint8_t out[4], uint32_t character)
+uint32_t midge_utf8_put(uint8_t out[4], uint32_t character)
 {
     if (character < 0x80) {
         out[0] = (uint8_t)character;

@@ -10,7 +10,7 @@
  * A text is validated once as a whole; the other functions take only parts of a text that passed.
  *
  * Thread: any (lock-free); pure functions.
- * Memory: none; JSON_DEPTH_MAX bits of stack while validating.
+ * Memory: none; MIDGE_JSON_DEPTH_MAX bits of stack while validating.
  * Source: Go 1.26 encoding/json scanner.go, decode.go (unquoteBytes), fold.go.
  */
 #ifndef MIDGE_JSON_INTERNAL_H
@@ -19,54 +19,54 @@
 #include "midge/slice.h"
 
 /* Levels of arrays and objects. Source: scanner.go maxNestingDepth. */
-#define JSON_DEPTH_MAX 10000u
+#define MIDGE_JSON_DEPTH_MAX 10000u
 
 /* What stands for every byte that is not UTF-8. */
-#define JSON_REPLACEMENT 0xfffdu
+#define MIDGE_JSON_REPLACEMENT 0xfffdu
 
-enum json_kind {
-    JSON_NULL = 0,
-    JSON_FALSE,
-    JSON_TRUE,
-    JSON_NUMBER,
-    JSON_STRING,
-    JSON_ARRAY,
-    JSON_OBJECT,
+enum midge_json_kind {
+    MIDGE_JSON_NULL = 0,
+    MIDGE_JSON_FALSE,
+    MIDGE_JSON_TRUE,
+    MIDGE_JSON_NUMBER,
+    MIDGE_JSON_STRING,
+    MIDGE_JSON_ARRAY,
+    MIDGE_JSON_OBJECT,
 };
 
-struct json_value {
-    enum json_kind kind;
+struct midge_json_value {
+    enum midge_json_kind kind;
     struct midge_slice
         text; /* as written; a string without its quotes, array and object with brackets */
 };
 
 /** True if the text is one JSON value with only blanks around it. Cost: linear, no recursion. */
-bool json_is_valid(struct midge_slice text);
+bool midge_json_is_valid(struct midge_slice text);
 
 /** The one value of a valid text. */
-struct json_value json_root(struct midge_slice text);
+struct midge_json_value midge_json_root(struct midge_slice text);
 
-/** The content of an array or object, to be walked with json_next_*. */
-struct midge_slice json_content(struct json_value value);
+/** The content of an array or object, to be walked with midge_json_next_*. */
+struct midge_slice midge_json_content(struct midge_json_value value);
 
 /** Take the next member of an object's content; false at its end. The key is as written. */
-bool json_next_member(struct midge_slice *content, struct midge_slice *key_out,
-                      struct json_value *value_out);
+bool midge_json_next_member(struct midge_slice *content, struct midge_slice *key_out,
+                            struct midge_json_value *value_out);
 
 /** Take the next element of an array's content; false at its end. */
-bool json_next_element(struct midge_slice *content, struct json_value *value_out);
+bool midge_json_next_element(struct midge_slice *content, struct midge_json_value *value_out);
 
 /** Take the next character of a string as written: escapes decoded, U+FFFD for what is no
  * character. */
-uint32_t json_next_character(struct midge_slice *text);
+uint32_t midge_json_next_character(struct midge_slice *text);
 
 /** True if a key as written names the field: case does not matter. @param field lower-case ASCII */
-bool json_key_equals(struct midge_slice key, const char *field);
+bool midge_json_key_equals(struct midge_slice key, const char *field);
 
 /** Take one UTF-8 character; U+FFFD and one byte if there is none. @param text at least one byte */
-uint32_t utf8_next(struct midge_slice *text);
+uint32_t midge_utf8_next(struct midge_slice *text);
 
 /** Write one character; returns the bytes written, 1..4. */
-uint32_t utf8_put(uint8_t out[4], uint32_t character);
+uint32_t midge_utf8_put(uint8_t out[4], uint32_t character);
 
 #endif
