@@ -67,9 +67,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     stream = midge_slice_make(data + OPTIONS_LEN, (uint32_t)(size - OPTIONS_LEN));
     cut_count = make_cuts(&random, stream.len, cuts);
 
-    want = parser_trace(&limits, stream, NULL, 0);
-    expect_same(want, parser_trace(&limits, stream, cuts, cut_count));
-    expect_same(want, parser_trace_bytes(&limits, stream));
+    want = midge_parser_trace(&limits, stream, NULL, 0);
+    expect_same(want, midge_parser_trace(&limits, stream, cuts, cut_count));
+    expect_same(want, midge_parser_trace_bytes(&limits, stream));
     free(want);
     return 0;
 }

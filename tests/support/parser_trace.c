@@ -169,8 +169,8 @@ static void run_end(struct run *run)
     (void)fclose(run->out);
 }
 
-char *parser_trace(const struct midge_parser_limits *limits, struct midge_slice data,
-                   const uint32_t *cuts, uint32_t cut_count)
+char *midge_parser_trace(const struct midge_parser_limits *limits, struct midge_slice data,
+                         const uint32_t *cuts, uint32_t cut_count)
 {
     struct run run;
     uint32_t off = 0;
@@ -190,7 +190,7 @@ char *parser_trace(const struct midge_parser_limits *limits, struct midge_slice 
     return text;
 }
 
-char *parser_trace_bytes(const struct midge_parser_limits *limits, struct midge_slice data)
+char *midge_parser_trace_bytes(const struct midge_parser_limits *limits, struct midge_slice data)
 {
     struct run run;
     char *text = NULL;

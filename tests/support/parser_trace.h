@@ -12,8 +12,8 @@
  * payload, "." when it is complete. The last line is how the stream ended: the name of the error,
  * or START or INSIDE when all was used.
  */
-#ifndef MIDGE_TESTS_PARSER_TRACE_H
-#define MIDGE_TESTS_PARSER_TRACE_H
+#ifndef MIDGE_PARSER_TRACE_H
+#define MIDGE_PARSER_TRACE_H
 
 #include "midge/parser.h"
 
@@ -21,10 +21,10 @@
  * @param cuts  offsets into data, ascending, where a new chunk begins; others are ignored
  * @return owned, NUL-terminated; free()
  */
-char *parser_trace(const struct midge_parser_limits *limits, struct midge_slice data,
-                   const uint32_t *cuts, uint32_t cut_count);
+char *midge_parser_trace(const struct midge_parser_limits *limits, struct midge_slice data,
+                         const uint32_t *cuts, uint32_t cut_count);
 
-/** As parser_trace(), every byte a chunk. */
-char *parser_trace_bytes(const struct midge_parser_limits *limits, struct midge_slice data);
+/** As midge_parser_trace(), every byte a chunk. */
+char *midge_parser_trace_bytes(const struct midge_parser_limits *limits, struct midge_slice data);
 
 #endif

@@ -33,13 +33,13 @@ static void expect_text(char *text, const char *want, const char *how, uint32_t 
 static void expect_limited(const struct midge_parser_limits *limits, struct midge_slice data,
                            const char *want)
 {
-    expect_text(parser_trace(limits, data, NULL, 0), want, "whole", 0, 0);
-    expect_text(parser_trace_bytes(limits, data), want, "bytes", 0, 0);
+    expect_text(midge_parser_trace(limits, data, NULL, 0), want, "whole", 0, 0);
+    expect_text(midge_parser_trace_bytes(limits, data), want, "bytes", 0, 0);
     for (uint32_t a = 0; a <= data.len; a++) {
-        expect_text(parser_trace(limits, data, &a, 1), want, "cut", a, 0);
+        expect_text(midge_parser_trace(limits, data, &a, 1), want, "cut", a, 0);
         for (uint32_t b = a; data.len <= PAIRS_LEN_MAX && b <= data.len; b++)
-            expect_text(parser_trace(limits, data, (const uint32_t[]){a, b}, 2), want, "cuts", a,
-                        b);
+            expect_text(midge_parser_trace(limits, data, (const uint32_t[]){a, b}, 2), want, "cuts",
+                        a, b);
     }
 }
 
@@ -315,16 +315,16 @@ Test(parser, the_default_limit_is_inclusive)
     memset(text, 'a', sizeof(text));
     memcpy(text, "SUB ", 4);
     memcpy(text + 4 + len, " 1\r\n", 4);
-    trace = parser_trace(&default_limits, midge_slice_make(text, len + 8), NULL, 0);
+    trace = midge_parser_trace(&default_limits, midge_slice_make(text, len + 8), NULL, 0);
     cr_expect_not_null(strstr(trace, "\nSTART\n"));
     free(trace);
-    trace = parser_trace_bytes(&default_limits, midge_slice_make(text, len + 8));
+    trace = midge_parser_trace_bytes(&default_limits, midge_slice_make(text, len + 8));
     cr_expect_not_null(strstr(trace, "\nSTART\n"));
     free(trace);
     memcpy(text + 4 + len, "a 1\r\n", 5);
-    expect_text(parser_trace(&default_limits, midge_slice_make(text, len + 9), NULL, 0),
+    expect_text(midge_parser_trace(&default_limits, midge_slice_make(text, len + 9), NULL, 0),
                 "E_CONTROL_LINE\n", "whole", 0, 0);
-    expect_text(parser_trace_bytes(&default_limits, midge_slice_make(text, len + 9)),
+    expect_text(midge_parser_trace_bytes(&default_limits, midge_slice_make(text, len + 9)),
                 "E_CONTROL_LINE\n", "bytes", 0, 0);
 }
 
