@@ -16,6 +16,7 @@
 #include "broker.h"
 #include "listener.h"
 #include "shard.h"
+#include "spin.h"
 
 /* Descriptors that are not connections: rings, listeners, log, standard streams, files read on
  * demand. */
@@ -152,7 +153,7 @@ static void *shard_main(void *argument)
         report(serve, NULL);
         return NULL;
     }
-    midge_shard_set_spin(shard, serve->broker->config->spin_us);
+    midge_shard_set_spin(shard, midge_spin_budget_ns(serve->broker->config->spin_us));
     for (uint32_t i = 0; i < serve->listeners->count; i++)
         midge_shard_add_listener(shard, serve->listeners->fds[i]);
     report(serve, shard);

@@ -34,6 +34,9 @@
  * pays. */
 #define SPIN_PROBE_TURNS 256u
 
+/* A budget below this is no use: one look costs about as much. */
+#define SPIN_NS_MIN 2000u
+
 /* Index in handles of listeners: above every connection slot (limits.h). */
 #define LISTENER_INDEX_FIRST 0xfffff0u
 
@@ -427,22 +430,30 @@ static void flush_dirty(struct midge_shard *shard)
     shard->dirty.count = 0;
 }
 
-/* How long to watch before sleeping: at most what a wake-up costs, halved while watching brings
- * nothing, restored when it does. */
-static void adapt_spin(struct midge_shard *shard, bool watched, bool found)
+/* Ski rental: watching costs at most what a wake-up costs. Halved while it brings nothing, down to
+ * 0; restored when it does; tried again from time to time while there is work. */
+static void adapt_spin(struct midge_shard *shard, bool found)
 {
+    struct midge_ring_counts counts;
+
     if (shard->spin_ns_max == 0)
         return;
-    if (watched && found) {
-        shard->spin_ns = shard->spin_ns_max;
-    } else if (watched) {
-        shard->spin_ns /= 2;
-        if (shard->spin_ns < 1000)
-            shard->spin_ns = 0;
-        shard->spin_probe = SPIN_PROBE_TURNS;
-    } else if (found && shard->spin_ns == 0 && shard->spin_probe-- == 0) {
-        shard->spin_ns = shard->spin_ns_max;
+    if (shard->spin_ns == 0) {
+        if (found && shard->spin_probe-- == 0)
+            shard->spin_ns = shard->spin_ns_max;
+        return;
     }
+    midge_ring_counts(shard->ring, &counts);
+    if (counts.spin_hits != shard->spin_hits) {
+        shard->spin_hits = counts.spin_hits;
+        shard->spin_ns = shard->spin_ns_max;
+        return;
+    }
+    if (counts.spins == shard->spins)
+        return; /* there was work without watching */
+    shard->spins = counts.spins;
+    shard->spin_ns = shard->spin_ns / 2 < SPIN_NS_MIN ? 0 : shard->spin_ns / 2;
+    shard->spin_probe = SPIN_PROBE_TURNS;
 }
 
 static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
@@ -467,7 +478,7 @@ static void handle_events(struct midge_shard *shard)
         found = true;
         on_event(shard, &event);
     }
-    adapt_spin(shard, shard->spin_ns > 0, found);
+    adapt_spin(shard, found);
     trim_when_idle(shard, found);
 }
 
@@ -577,10 +588,10 @@ void midge_shard_stop(struct midge_shard *shard)
     }
 }
 
-void midge_shard_set_spin(struct midge_shard *shard, uint32_t spin_us)
+void midge_shard_set_spin(struct midge_shard *shard, uint64_t spin_ns_max)
 {
-    shard->spin_ns_max = spin_us == MIDGE_SPIN_AUTO ? 0 : spin_us * 1000ull;
-    shard->spin_ns = shard->spin_ns_max;
+    shard->spin_ns_max = spin_ns_max;
+    shard->spin_ns = spin_ns_max;
 }
 
 bool midge_shard_is_idle(const struct midge_shard *shard)

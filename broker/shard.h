@@ -75,6 +75,8 @@ struct midge_shard {
     uint64_t accept_at_ns; /* accept is tried again then; UINT64_MAX = it runs */
     uint64_t spin_ns;      /* current budget, adapted */
     uint64_t spin_ns_max;
+    uint64_t spins;      /* of the ring, as seen last */
+    uint64_t spin_hits;  /* likewise */
     uint32_t spin_probe; /* turns until a budget of 0 is tried again */
     struct midge_log_limit accept_limit;
     struct midge_log_limit slow_limit;
@@ -102,9 +104,9 @@ void midge_shard_destroy(struct midge_shard *shard);
 /** Accept connections from a listening descriptor, which stays the caller's. Thread: shard. */
 void midge_shard_add_listener(struct midge_shard *shard, int fd);
 
-/** How long a turn may watch for events before it sleeps: microseconds, MIDGE_SPIN_AUTO = as long
- * as a wake-up costs here, and 0 where there is no core to spare. Thread: shard. */
-void midge_shard_set_spin(struct midge_shard *shard, uint32_t spin_us);
+/** How long a turn may watch for events before it sleeps; the budget adapts between 0 and this.
+ * Thread: shard. */
+void midge_shard_set_spin(struct midge_shard *shard, uint64_t spin_ns_max);
 
 /** One turn. @param may_wait  false: look, but do not wait. Thread: shard. */
 void midge_shard_turn(struct midge_shard *shard, bool may_wait);

@@ -29,9 +29,10 @@
 #define MIDGE_PENDING_DEFAULT (64ull * 1024 * 1024)
 #define MIDGE_PENDING_MAX     (1ull << 40)
 
-/* Connections. Source: const.go DEFAULT_MAX_CONNECTIONS. The maximum keeps a slot index in 24 bits. */
+/* Connections. Source: const.go DEFAULT_MAX_CONNECTIONS. The maximum keeps a slot index in 24 bits, with
+ * room for the slots beyond the limit and for the handles of listeners. */
 #define MIDGE_CONNECTIONS_DEFAULT 65536u
-#define MIDGE_CONNECTIONS_MAX     (1u << 24)
+#define MIDGE_CONNECTIONS_MAX     ((1u << 24) - 4096u)
 
 /* Durations. Source: const.go. */
 #define MIDGE_PING_INTERVAL_MS_DEFAULT  120000u

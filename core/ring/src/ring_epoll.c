@@ -347,19 +347,24 @@ static void poll_kernel(struct epoll_ring *ring, uint64_t timeout_ns)
 
 /* Ask the kernel again and again, yielding the core between; true if there is work or a doorbell.
  */
-static bool watch(struct epoll_ring *ring, uint64_t deadline_ns, uint64_t spin_ns)
+static enum midge_watch watch(struct epoll_ring *ring, uint64_t deadline_ns, uint64_t spin_ns)
 {
     const uint64_t begun_ns = midge_ring_os_now_ns(NULL);
     uint64_t now_ns = begun_ns;
 
     while (now_ns < deadline_ns && now_ns - begun_ns < spin_ns) {
+        uint64_t before_ns;
+
         poll_kernel(ring, 0);
         if (ring->ready_count > 0 || midge_ring_bell_is_rung(&ring->base))
-            return true;
+            return MIDGE_WATCH_WORK;
+        before_ns = midge_ring_os_now_ns(NULL);
         (void)sched_yield();
         now_ns = midge_ring_os_now_ns(NULL);
+        if (now_ns - before_ns > MIDGE_WATCH_CROWDED_NS)
+            return MIDGE_WATCH_CROWDED;
     }
-    return false;
+    return MIDGE_WATCH_NOTHING;
 }
 
 static void epoll_ring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint64_t spin_ns)
@@ -375,7 +380,7 @@ static void epoll_ring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint6
     }
     if (spin_ns != 0) {
         midge_ring_count(&ring->spins);
-        if (watch(epoll_ring, deadline_ns, spin_ns)) {
+        if (watch(epoll_ring, deadline_ns, spin_ns) == MIDGE_WATCH_WORK) {
             midge_ring_count(&ring->spin_hits);
             return;
         }

@@ -35,6 +35,17 @@
 
 #define MIDGE_RING_INDEX_MAX 0xfffffeu /* of a caller's handle; the one above is the seam's own */
 
+/* How watching before a sleep ended. */
+enum midge_watch {
+    MIDGE_WATCH_NOTHING = 0, /* the budget is spent */
+    MIDGE_WATCH_WORK,
+    MIDGE_WATCH_CROWDED, /* somebody else wants this core */
+};
+
+/* A yield that finds nobody else takes well under a microsecond; one that switches to another
+ * thread and back takes several. */
+#define MIDGE_WATCH_CROWDED_NS 4000u
+
 /* One implementation. Every entry is set; each does what the public function of its name promises.
  */
 struct midge_ring_ops {

@@ -452,28 +452,35 @@ static inline void look_pause(void)
 
 /*
  * Watch from user space, first with pauses, then yielding the core between looks, since what we
- * wait for may want to run on it. True if there is work or a doorbell.
+ * wait for may want to run on it. A yield that takes long ran somebody else: the core is not ours
+ * to burn, and sleeping is the faster way to give it away.
  */
-static bool watch(struct uring *uring, uint64_t deadline_ns, uint64_t spin_ns)
+static enum midge_watch watch(struct uring *uring, uint64_t deadline_ns, uint64_t spin_ns)
 {
     const uint64_t begun_ns = midge_ring_os_now_ns(NULL);
     uint64_t now_ns = begun_ns;
 
     while (now_ns < deadline_ns && now_ns - begun_ns < spin_ns) {
+        uint64_t before_ns = now_ns;
+
         for (uint32_t look = 0; look < PAUSE_LOOKS; look++) {
             if (kernel_wants(uring) != 0)
                 enter(uring, 0, 0, IORING_ENTER_GETEVENTS, NULL);
             if (cq_has_work(uring) || midge_ring_bell_is_rung(&uring->base))
-                return true;
+                return MIDGE_WATCH_WORK;
             if (now_ns - begun_ns >= PAUSE_PHASE_NS)
                 break;
             look_pause();
         }
-        if (now_ns - begun_ns >= PAUSE_PHASE_NS)
+        if (now_ns - begun_ns >= PAUSE_PHASE_NS) {
+            before_ns = midge_ring_os_now_ns(NULL);
             (void)sched_yield();
+        }
         now_ns = midge_ring_os_now_ns(NULL);
+        if (now_ns - begun_ns >= PAUSE_PHASE_NS && now_ns - before_ns > MIDGE_WATCH_CROWDED_NS)
+            return MIDGE_WATCH_CROWDED;
     }
-    return false;
+    return MIDGE_WATCH_NOTHING;
 }
 
 /* Submit and sleep in one system call. */
@@ -525,7 +532,7 @@ static void uring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint64_t s
         if (cq_has_work(uring))
             return;
         midge_ring_count(&ring->spins);
-        if (watch(uring, deadline_ns, spin_ns)) {
+        if (watch(uring, deadline_ns, spin_ns) == MIDGE_WATCH_WORK) {
             midge_ring_count(&ring->spin_hits);
             return;
         }
