@@ -418,15 +418,13 @@ static void fire_timers(struct midge_shard *shard)
 
 static void flush_dirty(struct midge_shard *shard)
 {
-    const uint32_t count = shard->dirty.count;
-
-    for (uint32_t i = 0; i < count; i++) {
+    /* A flush may put a connection on the list again, at most once per turn. */
+    for (uint32_t i = 0; i < shard->dirty.count; i++) {
         struct midge_conn *conn = resolve(shard, shard->dirty.refs[i]);
 
         if (conn != NULL)
             midge_conn_flush(shard, conn);
     }
-    MIDGE_ASSERT(shard->dirty.count == count);
     shard->dirty.count = 0;
 }
 
@@ -525,7 +523,7 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
     shard->accept_at_ns = UINT64_MAX;
     shard->trim_at_ns = UINT64_MAX;
     midge_pool_init(&shard->pool, POOL_KEEP_BYTES);
-    if (!list_init(&shard->dirty, broker->conn_cap) ||
+    if (!list_init(&shard->dirty, 2 * broker->conn_cap) ||
         !list_init(&shard->submitted, broker->conn_cap) ||
         !list_init(&shard->rearm, broker->conn_cap))
         goto err_free_shard;

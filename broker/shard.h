@@ -28,7 +28,8 @@ struct midge_conn_ref {
     uint32_t generation;
 };
 
-/* References to connections, each at most once; room for every slot, touched only when used. */
+/* References to connections, each at most once per turn; room for every slot (dirty: twice, since a stop may
+ * mark before a turn what the turn marks again), touched only when used. */
 struct midge_conn_list {
     struct midge_conn_ref *refs;
     uint32_t count;

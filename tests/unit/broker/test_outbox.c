@@ -1,0 +1,243 @@
+/*
+ * Bounded send queue: order, the flush token, partial sends, limits, shared messages, what is
+ * counted. Method: an outbox and a pool without any ring; the test plays the kernel by reading the
+ * pieces.
+ */
+#include "outbox.h"
+
+#include <criterion/criterion.h>
+
+#define SHARD 3
+
+struct fixture {
+    struct midge_outbox outbox;
+    struct midge_pool pool;
+    struct midge_spares spares;
+};
+
+static void set_up(struct fixture *fixture, uint64_t pending_bytes_max)
+{
+    memset(fixture, 0, sizeof(*fixture));
+    midge_pool_init(&fixture->pool, 1 << 20);
+    midge_outbox_init(&fixture->outbox, 1, pending_bytes_max);
+}
+
+/* Everything that was handed out must be back. */
+static void tear_down(struct fixture *fixture)
+{
+    fixture->outbox.closing = true;
+    (void)midge_outbox_discard(&fixture->outbox, &fixture->pool);
+    midge_spares_deinit(&fixture->spares, &fixture->pool);
+    cr_assert_eq(midge_pool_held_bytes(&fixture->pool), 0);
+    midge_pool_deinit(&fixture->pool);
+}
+
+static void append(struct fixture *fixture, const void *bytes, uint32_t len)
+{
+    cr_assert(midge_spares_fill(&fixture->spares, &fixture->pool, len));
+    midge_outbox_lock(&fixture->outbox);
+    memcpy(midge_outbox_append(&fixture->outbox, &fixture->spares, len), bytes, len);
+    midge_outbox_count_msg(&fixture->outbox, len);
+    midge_outbox_unlock(&fixture->outbox);
+}
+
+/* Let the kernel take at most `most` bytes; returns what it took, appended to `out`. */
+static struct midge_flush_result flush(struct fixture *fixture, uint64_t most, uint8_t *out,
+                                       uint64_t *out_len)
+{
+    struct iovec pieces[8];
+    const struct midge_flush gathered =
+        midge_outbox_begin_flush(&fixture->outbox, SHARD, pieces, 8);
+    uint64_t left = most < gathered.bytes ? most : gathered.bytes;
+    const uint64_t taken = left;
+
+    cr_assert_gt(gathered.piece_count, 0);
+    for (uint32_t i = 0; i < gathered.piece_count && left > 0; i++) {
+        const uint64_t len = pieces[i].iov_len < left ? pieces[i].iov_len : left;
+
+        memcpy(out + *out_len, pieces[i].iov_base, len);
+        *out_len += len;
+        left -= len;
+    }
+    return midge_outbox_end_flush(&fixture->outbox, &fixture->pool, taken, gathered.bytes, 1000);
+}
+
+static void unblock(struct fixture *fixture)
+{
+    fixture->outbox.blocked = false;
+}
+
+Test(outbox, bytes_leave_in_the_order_they_came_whatever_the_kernel_takes)
+{
+    const uint32_t total = 300000;
+    uint8_t *in = malloc(total);
+    uint8_t *out = malloc(total);
+    uint64_t out_len = 0;
+    uint32_t at = 0;
+    struct fixture fixture;
+
+    set_up(&fixture, 1 << 20);
+    for (uint32_t i = 0; i < total; i++)
+        in[i] = (uint8_t)(i * 31 + i / 251);
+    for (uint32_t step = 1; at < total; step = step * 7 % 5003 + 1) {
+        const uint32_t len = step < total - at ? step : total - at;
+
+        append(&fixture, in + at, len);
+        at += len;
+    }
+    for (uint64_t most = 1; out_len < total; most = most * 13 % 40009 + 1) {
+        (void)flush(&fixture, most, out, &out_len);
+        unblock(&fixture);
+    }
+    cr_assert_eq(memcmp(in, out, total), 0);
+    cr_assert_eq(fixture.outbox.pending_bytes, 0);
+    cr_assert_null(fixture.outbox.head);
+    tear_down(&fixture);
+    free(in);
+    free(out);
+}
+
+Test(outbox, the_flush_token_is_held_by_one)
+{
+    struct iovec pieces[4];
+    struct fixture fixture;
+
+    set_up(&fixture, 1 << 20);
+    append(&fixture, "abc", 3);
+    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 1, pieces, 4).piece_count, 1);
+    append(&fixture, "def", 3);
+    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 2, pieces, 4).piece_count, 0);
+    (void)midge_outbox_end_flush(&fixture.outbox, &fixture.pool, 3, 3, 0);
+    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 2, pieces, 4).piece_count, 1);
+    cr_assert_eq(memcmp(pieces[0].iov_base, "def", 3), 0);
+    (void)midge_outbox_end_flush(&fixture.outbox, &fixture.pool, 3, 3, 0);
+    tear_down(&fixture);
+}
+
+Test(outbox, a_full_socket_blocks_and_keeps_the_instant_of_the_stall)
+{
+    uint8_t out[16];
+    uint64_t out_len = 0;
+    struct iovec pieces[4];
+    struct fixture fixture;
+
+    set_up(&fixture, 1 << 20);
+    append(&fixture, "abcdef", 6);
+    (void)flush(&fixture, 2, out, &out_len);
+    cr_assert(fixture.outbox.blocked);
+    cr_assert_eq(fixture.outbox.stalled_at_ns, 1000);
+    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 1, pieces, 4).piece_count, 0);
+    /* What comes later does not move the deadline of what is stalled … */
+    append(&fixture, "gh", 2);
+    unblock(&fixture);
+    (void)flush(&fixture, 3, out, &out_len);
+    cr_assert_eq(fixture.outbox.stalled_at_ns, 1000);
+    /* … which ends when the bytes pending at that time are gone. */
+    unblock(&fixture);
+    (void)flush(&fixture, 3, out, &out_len);
+    cr_assert_eq(fixture.outbox.stalled_at_ns, 0);
+    cr_assert_eq(memcmp(out, "abcdefgh", 8), 0);
+    tear_down(&fixture);
+}
+
+Test(outbox, pending_never_exceeds_its_limit)
+{
+    struct fixture fixture;
+
+    set_up(&fixture, 10);
+    cr_assert_not(midge_outbox_is_over(&fixture.outbox, 10));
+    cr_assert(midge_outbox_is_over(&fixture.outbox, 11));
+    append(&fixture, "abcdef", 6);
+    cr_assert_not(midge_outbox_is_over(&fixture.outbox, 4));
+    cr_assert(midge_outbox_is_over(&fixture.outbox, 5));
+    tear_down(&fixture);
+}
+
+Test(outbox, deliveries_are_counted_when_their_last_byte_left)
+{
+    uint8_t out[64];
+    uint64_t out_len = 0;
+    struct fixture fixture;
+
+    set_up(&fixture, 1 << 20);
+    append(&fixture, "abc", 3);
+    append(&fixture, "def", 3);
+    cr_assert_eq(flush(&fixture, 5, out, &out_len).sent_msgs, 0);
+    unblock(&fixture);
+    cr_assert_eq(flush(&fixture, 1, out, &out_len).sent_msgs, 2);
+    append(&fixture, "ghi", 3);
+    fixture.outbox.closing = true;
+    cr_assert_eq(midge_outbox_discard(&fixture.outbox, &fixture.pool), 1);
+    tear_down(&fixture);
+}
+
+Test(outbox, a_shared_message_is_sent_from_one_place_and_released_once)
+{
+    struct fixture first;
+    struct fixture second;
+    struct midge_op op = {.kind = MIDGE_OP_PUB,
+                          .subject = MIDGE_SLICE_LITERAL("a"),
+                          .size_text = MIDGE_SLICE_LITERAL("5"),
+                          .total_len = 5};
+    struct midge_msg *msg;
+    uint8_t out[16];
+    uint64_t out_len = 0;
+
+    set_up(&first, 1 << 20);
+    set_up(&second, 1 << 20);
+    msg = midge_msg_create(&first.pool, &op);
+    midge_msg_fill(msg, MIDGE_SLICE_LITERAL("hel"));
+    midge_msg_fill(msg, MIDGE_SLICE_LITERAL("lo"));
+    cr_assert(midge_spares_fill(&first.spares, &first.pool, 1));
+    cr_assert(midge_spares_fill(&second.spares, &second.pool, 1));
+    midge_outbox_append_msg(&first.outbox, &first.spares, msg, midge_slice_make(msg->body, 7));
+    midge_outbox_append_msg(&second.outbox, &second.spares, msg,
+                            midge_slice_make(msg->body + 2, 5));
+    midge_msg_release(msg, &first.pool);
+    (void)flush(&first, 100, out, &out_len);
+    cr_assert_eq(memcmp(out, "hello\r\n", 7), 0);
+    (void)flush(&second, 100, out, &out_len);
+    cr_assert_eq(memcmp(out + 7, "llo\r\n", 5), 0);
+    /* The block went to the pool that released it last: only the sum is zero. */
+    midge_spares_deinit(&first.spares, &first.pool);
+    midge_spares_deinit(&second.spares, &second.pool);
+    cr_assert_neq(midge_pool_held_bytes(&first.pool), 0);
+    cr_assert_eq(midge_pool_held_bytes(&first.pool) + midge_pool_held_bytes(&second.pool), 0);
+    midge_pool_deinit(&first.pool);
+    midge_pool_deinit(&second.pool);
+}
+
+Test(outbox, a_watched_outbox_says_when_it_has_drained)
+{
+    uint8_t out[64];
+    uint64_t out_len = 0;
+    struct fixture fixture;
+
+    set_up(&fixture, 160); /* low mark: 10 */
+    append(&fixture, "0123456789abcdefghij", 20);
+    fixture.outbox.watched = true;
+    cr_assert_not(flush(&fixture, 10, out, &out_len).drained);
+    unblock(&fixture);
+    cr_assert(flush(&fixture, 1, out, &out_len).drained);
+    cr_assert_not(fixture.outbox.watched);
+    tear_down(&fixture);
+}
+
+Test(outbox, an_append_longer_than_a_large_segment_gets_room_of_its_own)
+{
+    const uint32_t len = MIDGE_SEGMENT_LARGE_LEN * 3;
+    uint8_t *in = calloc(1, len);
+    uint8_t *out = malloc(len);
+    uint64_t out_len = 0;
+    struct fixture fixture;
+
+    set_up(&fixture, 1 << 20);
+    in[len - 1] = 7;
+    append(&fixture, in, len);
+    (void)flush(&fixture, len, out, &out_len);
+    cr_assert_eq(out_len, len);
+    cr_assert_eq(memcmp(in, out, len), 0);
+    tear_down(&fixture);
+    free(in);
+    free(out);
+}
