@@ -65,6 +65,10 @@ def python_with_clients():
     return skip("no Python with nats-py (MIDGE_PYTHON)")
 
 
+class ServerError(Exception):
+    """The server did not start."""
+
+
 class Server:
     """One server process on 127.0.0.1. A restart keeps the port that the first start found free."""
 
@@ -73,7 +77,8 @@ class Server:
         self.port = -1
         self.log = []
         self._process = None
-        self._ready = None
+        self._ready = False
+        self._started = None
         self._reader = None
 
     def __enter__(self):
@@ -88,7 +93,8 @@ class Server:
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self):
-        self._ready = threading.Event()
+        self._ready = False
+        self._started = threading.Event()
         self._process = subprocess.Popen(
             [self.program, "-a", "127.0.0.1", "-p", str(self.port)],
             stdin=subprocess.DEVNULL,
@@ -99,9 +105,10 @@ class Server:
         )
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
         self._reader.start()
-        if not self._ready.wait(START_TIMEOUT_S) or self._process.poll() is not None:
+        self._started.wait(START_TIMEOUT_S)
+        if not self._ready:
             self.kill()
-            raise RuntimeError(f"{self.program} did not become ready:\n{self.log_text()}")
+            raise ServerError(f"{self.program} did not become ready:\n{self.log_text()}")
 
     def _read_log(self, process):
         for line in process.stderr:
@@ -110,8 +117,9 @@ class Server:
             if found:
                 self.port = int(found.group(1))
             if "Server is ready" in line:
-                self._ready.set()
-        self._ready.set()  # end of file: nobody need wait for a server that has ended
+                self._ready = True
+                self._started.set()
+        self._started.set()  # end of file: nobody need wait for a server that has ended
 
     def log_text(self):
         return "".join(self.log[-200:])

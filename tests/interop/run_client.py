@@ -108,7 +108,10 @@ def main():
     arguments = parse_arguments()
     program = resolve(arguments)
     with harness.Server(harness.find_server(arguments.server)) as server:
-        lines, status = run(program, server)
+        try:
+            lines, status = run(program, server)
+        except harness.ServerError as error:
+            sys.exit(f"fail: {error}")
         wrong = judge(lines, status, arguments.expect_output) or server.stop()
         if wrong:
             sys.exit(f"fail: {wrong}\nserver log:\n{server.log_text()}")
