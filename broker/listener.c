@@ -9,10 +9,18 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Connections that the kernel holds for us while accept is behind. */
 #define BACKLOG 4096
+
+/* How long an address that is in use may stay so before that is an error. After SIGKILL the kernel
+ * takes the rings down in a work item, and their listeners with them, some milliseconds after the
+ * process could be waited for: a broker that is started again at once must outlast its predecessor.
+ * Seen: up to 11 ms, kernel 6.18; more on a busy machine. */
+#define IN_USE_WAIT_MS  1000u
+#define IN_USE_PAUSE_MS 10u
 
 static enum midge_status fail(char why[256], const char *what, const char *where)
 {
@@ -32,6 +40,29 @@ static uint16_t port_of(int fd)
     return ntohs(((struct sockaddr_in *)&address)->sin_port);
 }
 
+/* Pause before another try. @return false once IN_USE_WAIT_MS are used up */
+static bool wait_for_predecessor(uint32_t *waited_ms)
+{
+    const struct timespec pause = {.tv_nsec = IN_USE_PAUSE_MS * 1000000L};
+
+    if (*waited_ms >= IN_USE_WAIT_MS)
+        return false;
+    (void)nanosleep(&pause, NULL);
+    *waited_ms += IN_USE_PAUSE_MS;
+    return true;
+}
+
+static int bind_and_listen(int fd, const struct sockaddr *address, socklen_t len)
+{
+    uint32_t waited_ms = 0;
+
+    while (bind(fd, address, len) != 0) {
+        if (errno != EADDRINUSE || !wait_for_predecessor(&waited_ms))
+            return -1;
+    }
+    return listen(fd, BACKLOG);
+}
+
 /* @return descriptor, or -1 with errno */
 static int listen_on(const struct sockaddr *address, socklen_t len, bool dual_stack)
 {
@@ -46,7 +77,7 @@ static int listen_on(const struct sockaddr *address, socklen_t len, bool dual_st
     if (address->sa_family == AF_INET6 &&
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, sizeof(only_v6)) != 0)
         goto err_close;
-    if (bind(fd, address, len) != 0 || listen(fd, BACKLOG) != 0)
+    if (bind_and_listen(fd, address, len) != 0)
         goto err_close;
     return fd;
 
@@ -176,12 +207,26 @@ static enum midge_status open_tcp(struct midge_listeners *listeners,
     return open_name(listeners, host, port, why);
 }
 
+/* @return 0 if somebody listens, EAGAIN if their backlog is full, else errno */
+static int probe(const struct sockaddr_un *address)
+{
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int error = 0;
+
+    if (fd < 0)
+        return errno;
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0)
+        error = errno;
+    (void)close(fd);
+    return error;
+}
+
 /* Remove a socket file that nobody listens on; anything else there is an error. */
 static enum midge_status clear_stale(const struct sockaddr_un *address, char why[256])
 {
+    uint32_t waited_ms = 0;
     struct stat info;
-    int fd;
-    int result;
+    int error;
 
     if (lstat(address->sun_path, &info) != 0)
         return errno == ENOENT ? MIDGE_OK : fail(why, "unix socket", address->sun_path);
@@ -191,21 +236,14 @@ static enum midge_status clear_stale(const struct sockaddr_un *address, char why
                        address->sun_path);
         return MIDGE_E_SYSTEM;
     }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return fail(why, "unix socket", address->sun_path);
-    result = connect(fd, (const struct sockaddr *)address, sizeof(*address));
-    if (result != 0 && errno == ECONNREFUSED) {
-        (void)close(fd);
-        return unlink(address->sun_path) == 0 ? MIDGE_OK
-                                              : fail(why, "unix socket", address->sun_path);
-    }
-    /* Connected, or EAGAIN from a full backlog: somebody listens. */
-    if (result == 0)
-        errno = EADDRINUSE;
-    (void)fail(why, "unix socket", address->sun_path);
-    (void)close(fd);
-    return MIDGE_E_SYSTEM;
+    do
+        error = probe(address);
+    while ((error == 0 || error == EAGAIN) && wait_for_predecessor(&waited_ms));
+    if (error == ENOENT || (error == ECONNREFUSED && unlink(address->sun_path) == 0))
+        return MIDGE_OK;
+    if (error != ECONNREFUSED)
+        errno = error == 0 ? EADDRINUSE : error;
+    return fail(why, "unix socket", address->sun_path);
 }
 
 static enum midge_status open_unix(struct midge_listeners *listeners,
