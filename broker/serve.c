@@ -122,6 +122,22 @@ static void write_ports_file(const struct midge_config *config,
                         strerror(errno));
 }
 
+/* What INFO says: where we listen, or the address that the configuration wants clients to be told. */
+static void set_info_address(struct midge_broker *broker, const struct midge_listeners *listeners)
+{
+    const char *advertise = broker->config->client_advertise;
+    const char *colon = advertise != NULL ? strrchr(advertise, ':') : NULL;
+
+    (void)snprintf(broker->info_host, sizeof(broker->info_host), "%s", listeners->host);
+    broker->info_port = listeners->port;
+    if (advertise == NULL)
+        return;
+    (void)snprintf(broker->info_host, sizeof(broker->info_host), "%.*s",
+                   colon != NULL ? (int)(colon - advertise) : (int)strlen(advertise), advertise);
+    if (colon != NULL)
+        broker->info_port = (uint16_t)strtoul(colon + 1, NULL, 10);
+}
+
 /* ---- shards ---- */
 
 static void report(struct serve_shard *serve, struct midge_shard *shard)
@@ -283,8 +299,7 @@ int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log
         midge_log_write(log, MIDGE_LOG_FATAL, "Error listening on port: %s", why);
         return 1;
     }
-    (void)snprintf(broker->info_host, sizeof(broker->info_host), "%s", listeners.host);
-    broker->info_port = listeners.port;
+    set_info_address(broker, &listeners);
     serve.listeners = &listeners;
     if (!start_shard(&serve)) {
         midge_log_write(log, MIDGE_LOG_FATAL, "Error starting: %s", serve.why);
