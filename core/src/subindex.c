@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
+#include "midge/subject.h"
+
 /* What malloc() takes for a block: 8 bytes of its own, steps of 16, at least 32.
  * Source: glibc 2.36, malloc/malloc.c request2size(). */
 #define MALLOC_OVERHEAD 8u
@@ -208,7 +210,7 @@ static struct subject_place subject_locate(const struct midge_subindex *index, u
 {
     struct subject_place place;
 
-    place.is_pattern = midge_trie_has_wildcard(subject);
+    place.is_pattern = midge_subject_has_wildcard(subject);
     place.hash = place.is_pattern ? midge_trie_hash(index, account, subject)
                                   : midge_subindex_hash_subject(index, account, subject);
     return place;
@@ -282,7 +284,7 @@ enum midge_status midge_subindex_insert(struct midge_subindex *index,
     bool was_empty;
     bool added = false;
 
-    MIDGE_ASSERT(subject.len > 0);
+    MIDGE_ASSERT(midge_subject_is_valid(subject));
     (void)pthread_mutex_lock(&op.part->lock);
     record = place.is_pattern ? midge_trie_obtain(&op, account, subject)
                               : literal_obtain(&op, account, subject, place.hash);

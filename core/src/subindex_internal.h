@@ -316,8 +316,6 @@ static inline bool midge_record_is_empty(const struct midge_subindex_record *rec
 
 /** First token of a subject, without its dot. */
 struct midge_slice midge_trie_first_token(struct midge_slice subject);
-/** True if a token of the pattern is `*` or `>`. */
-bool midge_trie_has_wildcard(struct midge_slice pattern);
 /** Hash that decides the part and the generation of a pattern with a wildcard. */
 uint64_t midge_trie_hash(const struct midge_subindex *index, uint32_t account,
                          struct midge_slice pattern);

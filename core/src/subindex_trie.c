@@ -70,17 +70,6 @@ struct midge_slice midge_trie_first_token(struct midge_slice subject)
     return cursor.token;
 }
 
-bool midge_trie_has_wildcard(struct midge_slice pattern)
-{
-    struct token_cursor cursor = {.subject = pattern};
-
-    while (cursor_next(&cursor)) {
-        if (token_is(cursor.token, '*') || token_is(cursor.token, '>'))
-            return true;
-    }
-    return false;
-}
-
 static bool starts_with_wildcard(struct midge_slice pattern)
 {
     const struct midge_slice token = midge_trie_first_token(pattern);
