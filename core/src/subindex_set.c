@@ -161,6 +161,16 @@ static uint32_t view_position(const struct view *view, const void *key, order_fn
     return low;
 }
 
+/* True if a live item is in another chunk than `count` from `first` on. */
+static bool view_is_live_outside(const struct view *view, uint32_t first, uint32_t count)
+{
+    for (uint32_t i = 0; i < view->chunk_count; i++) {
+        if ((i < first || i >= first + count) && chunk_live_count(view->chunks[i]) > 0)
+            return true;
+    }
+    return false;
+}
+
 /* Append the live items of a chunk, but not the one that is going. */
 static void gather_chunk(struct gather *gather, struct midge_set_chunk *chunk,
                          const void *leave_out)
@@ -299,7 +309,7 @@ static bool set_insert(const struct midge_op *op, _Atomic uintptr_t *word_at, vo
     return set_replace(op, word_at, &view, index, 1, &gather);
 }
 
-/* Cross out a subscription, for want of memory; a set that has nothing else left becomes empty. */
+/* Cross out a subscription, for want of memory; a set with no other becomes empty. */
 static void set_cross_out(const struct midge_op *op, _Atomic uintptr_t *word_at, const void *item)
 {
     struct midge_set_chunk *chunk;
@@ -316,12 +326,9 @@ static void set_cross_out(const struct midge_op *op, _Atomic uintptr_t *word_at,
                                    UINT64_C(1) << (position % 64), memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&chunk->dead_count, 1, memory_order_release);
     (void)atomic_fetch_add_explicit(op->generation, 1, memory_order_release);
-    for (uint32_t i = 0; i < view.chunk_count; i++) {
-        if (chunk_live_count(view.chunks[i]) > 0)
-            return;
-    }
     nothing.count = 0;
-    (void)set_replace(op, word_at, &view, 0, view.chunk_count, &nothing);
+    if (!view_is_live_outside(&view, 0, 0))
+        (void)set_replace(op, word_at, &view, 0, view.chunk_count, &nothing);
 }
 
 /* Returns false without memory, and nothing has changed. */
@@ -360,6 +367,11 @@ static bool set_remove(const struct midge_op *op, _Atomic uintptr_t *word_at, co
     gather.count = 0;
     for (uint32_t i = 0; i < old_count; i++)
         gather_chunk(&gather, view.chunks[first + i], item);
+    /* Chunks of which all was crossed out may be all that is left. */
+    if (gather.count == 0 && !view_is_live_outside(&view, first, old_count)) {
+        first = 0;
+        old_count = view.chunk_count;
+    }
     return set_replace(op, word_at, &view, first, old_count, &gather);
 }
 
