@@ -2,11 +2,13 @@
  * Subject index against a naive twin: a list of subscriptions and a matcher of its own.
  *
  * Goal: every match returns exactly the subscriptions whose pattern matches, each once, grouped by
- * queue; counts and memory return to where they began. Method: random inserts, removes and matches
- * over a small vocabulary (so that subjects, patterns and accounts collide), between random
- * quiescent points; then phases with large sets, many queue groups and many subjects. Removed
- * subscriptions are poisoned and freed through the same reclaim domain, so a result that holds one
- * too long is seen. Arguments: [seed] [--ops N]; the seed is printed.
+ * queue; counts and memory return to where they began.
+ * Method: random inserts, removes and matches over a small vocabulary (so that subjects, patterns
+ * and accounts collide), between random quiescent points; then phases with large sets, many queue
+ * groups, many subjects, and an allocator that often fails. Removed subscriptions are poisoned and
+ * freed through the same reclaim domain, so a result that holds one too long is seen.
+ *
+ * Arguments: [seed] [--ops N]; the seed is printed.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -44,6 +46,9 @@ static struct model {
     uint64_t random_state;
     uint64_t match_count;
     uint64_t found_count;
+    uint64_t failed_alloc_count;
+    uint32_t alloc_fail_percent; /* of the index's allocations, while one of its functions runs */
+    bool in_index;
 } model; /* style: a test program, one instance */
 
 static void fail(const char *what, const char *subject)
@@ -63,6 +68,20 @@ static uint64_t random_next(void)
 static uint32_t random_below(uint32_t bound)
 {
     return (uint32_t)(random_next() % bound);
+}
+
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+
+/* All allocations of the index for subscriptions come through here (-Wl,--wrap). */
+void *__wrap_calloc(size_t count, size_t size)
+{
+    if (model.in_index && model.alloc_fail_percent > 0 &&
+        random_below(100) < model.alloc_fail_percent) {
+        model.failed_alloc_count++;
+        return NULL;
+    }
+    return __real_calloc(count, size);
 }
 
 /* The twin's matcher: recursive over strings, on purpose unlike the index. */
@@ -130,9 +149,10 @@ static void sub_free_cb(void *context, void *object)
     free(sub);
 }
 
-static struct midge_sub *sub_add(uint32_t account, const char *subject, const char *queue)
+static void sub_add(uint32_t account, const char *subject, const char *queue)
 {
     struct midge_sub *sub = calloc(1, sizeof(*sub));
+    enum midge_status status;
 
     if (sub == NULL)
         fail("no memory", subject);
@@ -140,9 +160,16 @@ static struct midge_sub *sub_add(uint32_t account, const char *subject, const ch
     sub->account = account;
     (void)snprintf(sub->subject, sizeof(sub->subject), "%s", subject);
     (void)snprintf(sub->queue, sizeof(sub->queue), "%s", queue);
-    if (midge_subindex_insert(model.index, model.participant, account,
-                              midge_slice_text(sub->subject), midge_slice_text(sub->queue), sub,
-                              &sub->record) != MIDGE_OK)
+    model.in_index = true;
+    status = midge_subindex_insert(model.index, model.participant, account,
+                                   midge_slice_text(sub->subject), midge_slice_text(sub->queue),
+                                   sub, &sub->record);
+    model.in_index = false;
+    if (status == MIDGE_E_MEMORY && model.alloc_fail_percent > 0) {
+        free(sub);
+        return;
+    }
+    if (status != MIDGE_OK)
         fail("insert", subject);
     if (!midge_slice_equal(midge_subindex_subject(sub->record), midge_slice_text(subject)))
         fail("record has another subject", subject);
@@ -154,15 +181,16 @@ static struct midge_sub *sub_add(uint32_t account, const char *subject, const ch
     }
     sub->list_index = model.sub_count;
     model.subs[model.sub_count++] = sub;
-    return sub;
 }
 
 static void sub_remove(uint32_t list_index)
 {
     struct midge_sub *sub = model.subs[list_index];
 
+    model.in_index = true;
     midge_subindex_remove(model.index, model.participant, sub->record, midge_slice_text(sub->queue),
                           sub);
+    model.in_index = false;
     model.subs[list_index] = model.subs[--model.sub_count];
     model.subs[list_index]->list_index = list_index;
     midge_reclaim_retire(model.participant, sub, NULL, sub_free_cb);
@@ -267,7 +295,7 @@ static void run_random(uint64_t op_count, uint32_t sub_target)
         if (kind < 25 && random_below(2 * sub_target) >= model.sub_count) {
             make_subject(subject, false);
             random_queue(queue);
-            (void)sub_add(account, subject, queue);
+            sub_add(account, subject, queue);
         } else if (kind < 40 && model.sub_count > 0 &&
                    random_below(2 * sub_target) < model.sub_count) {
             sub_remove(random_below(model.sub_count));
@@ -291,7 +319,7 @@ static void run_large_set(const char *pattern, const char *subject, const char *
     const uint32_t before = model.sub_count;
 
     for (uint32_t i = 0; i < 4000; i++) {
-        (void)sub_add(0, pattern, queue);
+        sub_add(0, pattern, queue);
         if (i % 499 == 0)
             check_match(0, subject);
         if (i % 16 == 0)
@@ -314,7 +342,7 @@ static void run_many_groups(void)
 
     for (uint32_t i = 0; i < 3000; i++) {
         (void)snprintf(queue, sizeof(queue), "group%u", random_below(2000));
-        (void)sub_add(0, i % 3 == 0 ? "many.*" : "many.groups", queue);
+        sub_add(0, i % 3 == 0 ? "many.*" : "many.groups", queue);
         if (i % 301 == 0)
             check_match(0, "many.groups");
     }
@@ -333,7 +361,7 @@ static void run_many_subjects(void)
 
     for (uint32_t i = 0; i < 30000; i++) {
         (void)snprintf(subject, sizeof(subject), "t%u.%s%u", i, i % 3 == 0 ? "*." : "", i % 7);
-        (void)sub_add(i % 2, subject, "");
+        sub_add(i % 2, subject, "");
         if (i % 701 == 0) {
             const uint32_t number = random_below(i + 1);
 
@@ -368,6 +396,13 @@ static void run(uint64_t op_count)
     run_many_groups();
     run_many_subjects();
     run_random(op_count / 4, 100);
+    model.alloc_fail_percent = 40;
+    run_random(op_count / 4, 300);
+    model.alloc_fail_percent = 2;
+    run_large_set("big.set", "big.set", "");
+    run_many_groups();
+    run_many_subjects();
+    model.alloc_fail_percent = 0;
     while (model.sub_count > 0)
         sub_remove(random_below(model.sub_count));
     while (midge_reclaim_waiting(model.participant) > 0)
@@ -380,7 +415,7 @@ static void run(uint64_t op_count)
            model.match_count, model.found_count, cache.hits, cache.misses, cache.uncacheable);
     if (last.subs != 0 || last.records != 0 || last.nodes != 0 || last.bytes != first.bytes)
         fail("counts did not return", "");
-    if (cache.hits == 0 || model.found_count == 0)
+    if (cache.hits == 0 || model.found_count == 0 || model.failed_alloc_count == 0)
         fail("the run proved nothing", "");
 }
 
