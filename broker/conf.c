@@ -541,41 +541,63 @@ static enum midge_status read_pairs(struct midge_conf_reader *reader, struct mid
     return status;
 }
 
-/* The bytes of an open file; malloc'd, the caller wipes and frees them. */
-static enum midge_status load_bytes(struct midge_conf *conf, int fd, const char *path,
-                                    struct midge_slice *text_out)
+/* Bytes of a file that is being read; wiped when it ends. */
+struct file_bytes {
+    uint8_t *base; /* owned */
+    size_t len;
+    size_t cap;
+};
+
+static void wipe(struct file_bytes *bytes)
 {
-    const size_t cap = (size_t)MIDGE_CONF_FILE_LEN_MAX + 1;
-    uint8_t *bytes = malloc(cap);
-    size_t len = 0;
+    if (bytes->base != NULL)
+        explicit_bzero(bytes->base, bytes->len);
+    free(bytes->base);
+    *bytes = (struct file_bytes){.base = NULL};
+}
+
+static bool reserve(struct file_bytes *bytes, size_t cap)
+{
+    struct file_bytes grown = {.base = malloc(cap), .len = bytes->len, .cap = cap};
+
+    if (grown.base == NULL)
+        return false;
+    if (bytes->len > 0)
+        memcpy(grown.base, bytes->base, bytes->len);
+    wipe(bytes);
+    *bytes = grown;
+    return true;
+}
+
+/* All of an open file, whose length may be unknown: a pipe. The caller wipes the bytes, also after
+ * an error. */
+static enum midge_status read_bytes(struct midge_conf *conf, int fd, const char *path,
+                                    size_t len_hint, struct file_bytes *bytes)
+{
     ssize_t taken = 1;
 
-    if (bytes == NULL)
+    if (!reserve(bytes, (len_hint < MIDGE_CONF_FILE_LEN_MAX ? len_hint : 0) + 4096))
         return midge_conf_fail_memory(conf);
-    while (len < cap && taken > 0) {
+    while (taken > 0) {
+        if (bytes->len > MIDGE_CONF_FILE_LEN_MAX)
+            return midge_conf_fail(conf, NULL, "%s is longer than %u bytes", path,
+                                   MIDGE_CONF_FILE_LEN_MAX);
+        if (bytes->len == bytes->cap && !reserve(bytes, bytes->cap * 2))
+            return midge_conf_fail_memory(conf);
         do {
-            taken = read(fd, bytes + len, cap - len);
+            taken = read(fd, bytes->base + bytes->len, bytes->cap - bytes->len);
         } while (taken < 0 && errno == EINTR);
         if (taken > 0)
-            len += (size_t)taken;
-    }
-    if (taken >= 0 && len < cap) {
-        *text_out = midge_slice_make(bytes, (uint32_t)len);
-        return MIDGE_OK;
+            bytes->len += (size_t)taken;
     }
     if (taken < 0)
-        (void)midge_conf_fail(conf, NULL, "cannot read %s: %s", path, strerror(errno));
-    else
-        (void)midge_conf_fail(conf, NULL, "%s is longer than %u bytes", path,
-                              MIDGE_CONF_FILE_LEN_MAX);
-    explicit_bzero(bytes, len);
-    free(bytes);
-    return MIDGE_E_CONFIG;
+        return midge_conf_fail(conf, NULL, "cannot read %s: %s", path, strerror(errno));
+    return MIDGE_OK;
 }
 
 /* Refuse what is no file and what is being read already. */
 static enum midge_status check_file(struct midge_conf *conf, int fd,
-                                    struct midge_conf_source *source)
+                                    struct midge_conf_source *source, size_t *len_out)
 {
     struct stat stat;
 
@@ -585,6 +607,7 @@ static enum midge_status check_file(struct midge_conf *conf, int fd,
         return midge_conf_fail(conf, NULL, "cannot read %s: it is a folder", source->path);
     source->device = stat.st_dev;
     source->inode = stat.st_ino;
+    *len_out = stat.st_size < 0 ? 0 : (size_t)stat.st_size;
     for (const struct midge_conf_source *outer = source->outer; outer != NULL;
          outer = outer->outer) {
         if (outer->path != NULL && outer->device == source->device && outer->inode == source->inode)
@@ -600,22 +623,21 @@ static enum midge_status read_file(struct midge_conf *conf, const char *path,
     struct midge_conf_source source = {.outer = outer, .path = path};
     struct midge_conf_reader reader = {
         .conf = conf, .source = &source, .name = path, .depth = depth};
-    struct midge_slice text = {0};
+    struct file_bytes bytes = {.base = NULL};
+    size_t len_hint = 0;
     enum midge_status status;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
         return midge_conf_fail(conf, NULL, "cannot open configuration file %s: %s", path,
                                strerror(errno));
-    status = check_file(conf, fd, &source);
+    status = check_file(conf, fd, &source, &len_hint);
     if (status == MIDGE_OK)
-        status = load_bytes(conf, fd, path, &text);
+        status = read_bytes(conf, fd, path, len_hint, &bytes);
     (void)close(fd);
-    if (status != MIDGE_OK)
-        return status;
-    status = read_text(&reader, text, map);
-    explicit_bzero((void *)(uintptr_t)text.base, text.len);
-    free((void *)(uintptr_t)text.base);
+    if (status == MIDGE_OK)
+        status = read_text(&reader, midge_slice_make(bytes.base, (uint32_t)bytes.len), map);
+    wipe(&bytes);
     return status;
 }
 
