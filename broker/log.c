@@ -531,28 +531,47 @@ static const char *label(enum midge_log_level level, bool colours)
     return "[???] ";
 }
 
-/* `[pid] time [LVL] `. The text of a second is kept: lines come in crowds. */
+static char *put_text(char *out, const char *text)
+{
+    const size_t len = strlen(text);
+
+    memcpy(out, text, len);
+    return out + len;
+}
+
+/* `YYYY/MM/DD HH:MM:SS.uuuuuu `. The text of a second is kept: lines come in crowds. */
+static char *put_time(struct midge_log *log, char *out, int64_t at_ns)
+{
+    const time_t second = at_ns / 1000000000;
+    uint32_t micros = (uint32_t)(at_ns / 1000 % 1000000);
+
+    if (second != log->second) {
+        struct tm tm = {0};
+
+        log->second = second;
+        (void)(log->log_time_utc ? gmtime_r(&second, &tm) : localtime_r(&second, &tm));
+        (void)strftime(log->second_text, sizeof(log->second_text), "%Y/%m/%d %H:%M:%S.", &tm);
+    }
+    out = put_text(out, log->second_text);
+    for (uint32_t i = 6; i > 0; i--) {
+        out[i - 1] = (char)('0' + micros % 10);
+        micros /= 10;
+    }
+    out[6] = ' ';
+    return out + 7;
+}
+
+/* `[pid] time [LVL] `. @return bytes */
 static uint32_t put_prefix(struct midge_log *log, char *out, enum midge_log_level level,
                            int64_t at_ns)
 {
-    const time_t second = at_ns / 1000000000;
-    int len;
+    char *at = put_text(out, log->pid);
 
-    if (!log->log_time) {
-        len = snprintf(out, PREFIX_LEN_MAX, "%s%s", log->pid, label(level, log->colours));
-    } else {
-        if (second != log->second) {
-            struct tm tm = {0};
-
-            log->second = second;
-            (void)(log->log_time_utc ? gmtime_r(&second, &tm) : localtime_r(&second, &tm));
-            (void)strftime(log->second_text, sizeof(log->second_text), "%Y/%m/%d %H:%M:%S", &tm);
-        }
-        len = snprintf(out, PREFIX_LEN_MAX, "%s%s.%06" PRId64 " %s", log->pid, log->second_text,
-                       at_ns / 1000 % 1000000, label(level, log->colours));
-    }
-    MIDGE_ASSERT(len > 0 && (uint32_t)len < PREFIX_LEN_MAX);
-    return (uint32_t)len;
+    if (log->log_time)
+        at = put_time(log, at, at_ns);
+    at = put_text(at, label(level, log->colours));
+    MIDGE_ASSERT((uint32_t)(at - out) < PREFIX_LEN_MAX);
+    return (uint32_t)(at - out);
 }
 
 /* The text is the front record of producer, or `text` if producer is NULL. */
@@ -574,8 +593,9 @@ static void append_line(struct midge_log *log, enum midge_log_level level, int64
     else
         memcpy(out, text, len);
     for (uint32_t i = 0; i < len; i++) {
-        if (((unsigned char)out[i] < ' ' && out[i] != '\t') || out[i] == 0x7f)
-            out[i] = '?';
+        const bool control = ((unsigned char)out[i] < ' ' && out[i] != '\t') || out[i] == 0x7f;
+
+        out[i] = control ? '?' : out[i];
     }
     out[len] = '\n';
     log->out_len += len + 1;
