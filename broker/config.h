@@ -1,11 +1,12 @@
 /*
- * What one broker is told to do: defaults, then the configuration file, then the command line; checked
- * once, then constant.
+ * What one broker is told to do: defaults, then the configuration file, then the command line;
+ * checked once, then constant.
  *
  * Names and defaults are nats-server's where the meaning is the same. Every value that nats-server
- * accepts is accepted, but for values that could only lock every client out (negative sizes and times),
- * and a value over one of our own ceilings is lowered to it. A key or flag that nats-server knows and we
- * do not serve is refused by name, or ignored with a warning under --ignore-unsupported.
+ * accepts is accepted, but for values that could only lock every client out (negative sizes and
+ * times), and a value over one of our own ceilings is lowered to it. A key or flag that nats-server
+ * knows and we do not serve is refused by name, or ignored with a warning under
+ * --ignore-unsupported.
  *
  * Thread: constant after init.
  * Memory: strings are owned by the config.
@@ -32,8 +33,8 @@ enum midge_config_action {
 };
 
 struct midge_config {
-    /* Where clients connect. host NULL = loopback only (127.0.0.1 and ::1) without credentials, every
-     * address with them. */
+    /* Where clients connect. host NULL = loopback only (127.0.0.1 and ::1) without credentials,
+     * every address with them. */
     char *host;
     int32_t port;        /* -1 = any free port */
     char *unix_path;     /* NULL = no Unix socket */
@@ -52,7 +53,7 @@ struct midge_config {
     uint32_t control_line_len_max; /* bytes */
     uint32_t payload_len_max;      /* bytes; MIDGE_PAYLOAD_MAX = unlimited */
     uint64_t pending_bytes_max;    /* per connection */
-    uint64_t memory_bytes_max;     /* all outboxes, messages and the index; 0 = half of RAM or cgroup */
+    uint64_t memory_bytes_max;     /* outboxes, messages and index; 0 = half of RAM or cgroup */
 
     /* Liveness. */
     uint64_t ping_interval_ms;
@@ -98,15 +99,15 @@ void midge_config_deinit(struct midge_config *config);
 /**
  * Read argv and the file it names.
  *
- * Prints help and version to `out`. Every error and warning is one line on `err`, naming file, line and
- * column (or the flag) and the remedy.
+ * Prints help and version to `out`. Every error and warning is one line on `err`, naming file, line
+ * and column (or the flag) and the remedy.
  *
  * @return MIDGE_OK, and config->action says what to do; E_CONFIG: exit status 1
  */
 MIDGE_MUST_CHECK enum midge_status midge_config_load(struct midge_config *config, int argc,
                                                      char **argv, FILE *out, FILE *err);
 
-/** Send the signal that --signal asked for. @return MIDGE_OK or E_CONFIG, with one line on `err`. */
+/** Send the signal that --signal asked for. @return MIDGE_OK; E_CONFIG, with one line on `err` */
 MIDGE_MUST_CHECK enum midge_status midge_config_send_signal(const struct midge_config *config,
                                                             FILE *err);
 

@@ -26,7 +26,7 @@
 #define INSTEAD_LEAVE     "leave it out"
 #define INSTEAD_MONITOR   "watch the log: there is no monitoring port"
 #define INSTEAD_NATS      "connect clients by the NATS protocol, with listen or unix"
-#define INSTEAD_PROFILE   "use perf record -p <pid>"
+#define INSTEAD_PERF      "use perf record -p <pid>"
 #define INSTEAD_SYSLOG    "use log_file, or standard error under a service manager"
 #define INSTEAD_TLS       "put a TLS proxy in front, or use a Unix socket (unix: PATH)"
 #define INSTEAD_USERS     "set one user and password, or one token, in authorization"
@@ -580,8 +580,8 @@ static const struct config_key top_keys[] = {
     {.name = "ocsp_cache", .kind = KEY_UNSERVED, .off_allowed = true, .instead = INSTEAD_TLS},
     {.name = "operator", .kind = KEY_PROTECTS, .instead = INSTEAD_USERS},
     {.name = "operators", .kind = KEY_PROTECTS, .instead = INSTEAD_USERS},
-    {.name = "prof_block_rate", .kind = KEY_UNSERVED, .off_allowed = true, .instead = INSTEAD_PROFILE},
-    {.name = "prof_port", .kind = KEY_UNSERVED, .off_allowed = true, .instead = INSTEAD_PROFILE},
+    {.name = "prof_block_rate", .kind = KEY_UNSERVED, .off_allowed = true, .instead = INSTEAD_PERF},
+    {.name = "prof_port", .kind = KEY_UNSERVED, .off_allowed = true, .instead = INSTEAD_PERF},
     {.name = "proxies", .kind = KEY_PROTECTS, .instead = INSTEAD_TLS},
     {.name = "proxy_protocol", .kind = KEY_UNSERVED, .off_allowed = true, .instead = INSTEAD_LEAVE},
     {.name = "remote_syslog", .kind = KEY_UNSERVED, .instead = INSTEAD_SYSLOG},

@@ -1,11 +1,11 @@
 /*
  * Log lines in nats-server's form, written by one thread of their own.
  *
- * A producer (each shard, and the main thread) has a bounded ring of bytes of its own; a line that does
- * not fit is dropped and counted, and the log thread writes how many were lost. Nothing here blocks a
- * shard, and none of it is a system call unless the log thread sleeps: then one write to an eventfd wakes
- * it. What is queued before midge_log_destroy() is called reaches the file; a pipe whose reader has
- * stalled is given one second.
+ * A producer (each shard, and the main thread) has a bounded ring of bytes of its own; a line that
+ * does not fit is dropped and counted, and the log thread writes how many were lost. Nothing here
+ * blocks a shard, and none of it is a system call unless the log thread sleeps: then one write to
+ * an eventfd wakes it. What is queued before midge_log_destroy() is called reaches the file; a pipe
+ * whose reader has stalled is given one second.
  *
  * Line: `[<pid>] YYYY/MM/DD HH:MM:SS.uuuuuu [LVL] text\n`.
  *
@@ -44,7 +44,7 @@ struct midge_log_producer; /* one per producing thread */
 MIDGE_MUST_CHECK enum midge_status midge_log_create(const struct midge_config *config,
                                                     struct midge_log **log_out);
 
-/** Write what is waiting, end the log thread, close the file, free everything. All producers are done. */
+/** Write what is waiting, end the log thread, close the file, free all. All producers are done. */
 void midge_log_destroy(struct midge_log *log);
 
 /** Register a producing thread. @return borrowed; NULL without memory. Thread: any (lock-free). */
@@ -57,8 +57,8 @@ void midge_log_write(struct midge_log_producer *producer, enum midge_log_level l
 /** True if the level is written at all; the data path asks before it formats. Thread: any. */
 bool midge_log_enabled(const struct midge_log_producer *producer, enum midge_log_level level);
 
-/** At most one line per `interval_ms` for each `last_ns` word; the number left out is told in the next.
- * Thread: producer. @return true if the caller may log now; suppressed_out gets the number left out */
+/** At most one line per `interval_ms` for each limit; the number left out is told in the next.
+ * @return true if the caller may log now, with the number left out. Thread: producer */
 struct midge_log_limit {
     uint64_t last_ns;
     uint64_t suppressed;
@@ -66,11 +66,11 @@ struct midge_log_limit {
 bool midge_log_allow(struct midge_log_limit *limit, uint64_t now_ns, uint64_t interval_ms,
                      uint64_t *suppressed_out);
 
-/** Append bytes to `out` as Go's %q prints them, without the quotes; for payloads and subjects in trace
- * lines. Stops before cap. @return bytes written */
+/** Append bytes to `out` as Go's %q prints them, without the quotes; for payloads and subjects in
+ * trace lines. Stops before cap. @return bytes written */
 uint32_t midge_log_quote(char *out, uint32_t cap, struct midge_slice bytes);
 
-/** Reopen the file (SIGUSR1); the log tells that it did. Thread: any (lock-free), signal handlers too. */
+/** Reopen the file (SIGUSR1); the log tells that it did. Thread: any (lock-free), handlers too. */
 void midge_log_reopen(struct midge_log *log);
 
 /** Lines dropped since start, those that could not be written included. Thread: any (lock-free). */
