@@ -461,6 +461,9 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
     if (!may_wait || shard->settle_soon || shard->purging != NULL ||
         midge_reclaim_waiting(shard->participant) > 0)
         return 0;
+    /* The grace period of the last connection may just have ended: no event is left to wait for. */
+    if (MIDGE_UNLIKELY(shard->stop_seen) && midge_shard_is_idle(shard))
+        return 0;
     deadline_ns = midge_timers_next_ns(&shard->timers);
     if (shard->trim_at_ns < deadline_ns)
         deadline_ns = shard->trim_at_ns;
