@@ -684,6 +684,13 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
         begin_closing(shard, conn);
         return;
     }
+    if (conn->state == MIDGE_CONN_FLUSHING && status == MIDGE_E_SHUTDOWN) {
+        /* Closing already, for another reason: it gets no more time than the others. */
+        conn->close_at_ns =
+            earlier(conn->close_at_ns, shard->now_ns + FLUSH_MS_SHUTDOWN_MAX * NS_PER_MS);
+        midge_conn_set_timer(shard, conn);
+        return;
+    }
     if (conn->state != MIDGE_CONN_OPEN)
         return;
     conn->close_status = status;

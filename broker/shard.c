@@ -584,7 +584,8 @@ void midge_shard_stop(struct midge_shard *shard)
     for (uint32_t i = 0; i < midge_broker_slot_high(shard->broker); i++) {
         struct midge_conn *conn = &shard->broker->conns[i];
 
-        if (conn->state == MIDGE_CONN_OPEN && conn->owner == shard)
+        if ((conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING) &&
+            conn->owner == shard)
             midge_conn_close(shard, conn, MIDGE_E_SHUTDOWN);
     }
 }

@@ -130,6 +130,24 @@ def case_idle_broker_ends_at_once():
                 client.close()
 
 
+def case_connection_that_already_closes_does_not_hold_up_the_end():
+    """A client that broke the protocol and does not read its -ERR is given five seconds; an end is not."""
+    with Broker() as broker:
+        client = Client(broker.port, receive_buffer=4096)
+        client.handshake()
+        client.send(b"SUB a 1\r\n")
+        client.fence()
+        publisher = broker.client()
+        publisher.send(pub(b"a", b"x" * 100000) * 80)
+        publisher.fence()
+        client.send(b"NONSENSE\r\n")
+        time.sleep(0.2)
+        took = broker.stop()
+        note(f"ended {took:.2f} s after the signal")
+        check(took <= END_S * SLOW, f"it took {took:.2f} s to end")
+
+
+
 def case_paused_publisher_does_not_hold_up_the_end():
     with Broker() as broker:
         stalled = Client(broker.port, receive_buffer=4096)
