@@ -45,6 +45,8 @@
 #define ROUND_MAX 4096u
 /* How long the end waits for a reader of a full pipe. */
 #define STOP_WAIT_MS 1000
+/* How often a wait for room looks whether the end was asked for. */
+#define ROOM_WAIT_MS 100
 /* Permissions of a new file. Source: logger/log.go:27. */
 #define FILE_MODE 0640
 /* `.YYYY.MM.DD.HH.MM.SS.nnnnnnnnn` behind the name of a rotated file. */
@@ -318,15 +320,28 @@ static void use_file(struct midge_log *log, int fd)
     }
 }
 
+/* How long the next look for room may take: what is left once the end was asked for. */
+static int room_wait_ms(struct midge_log *log)
+{
+    int64_t left_ms;
+
+    if (log->stop_at_ms == 0 && atomic_load_explicit(&log->stopping, memory_order_acquire))
+        log->stop_at_ms = clock_ms() + STOP_WAIT_MS;
+    if (log->stop_at_ms == 0)
+        return ROOM_WAIT_MS;
+    left_ms = log->stop_at_ms - clock_ms();
+    if (left_ms <= 0)
+        return 0;
+    return left_ms < ROOM_WAIT_MS ? (int)left_ms : ROOM_WAIT_MS;
+}
+
 /* Wait for room in a pipe or terminal. @return false when it is time to give up */
 static bool wait_for_room(struct midge_log *log)
 {
     struct pollfd item = {.fd = log->fd, .events = POLLOUT};
 
     for (;;) {
-        if (log->stop_at_ms == 0 && atomic_load_explicit(&log->stopping, memory_order_acquire))
-            log->stop_at_ms = clock_ms() + STOP_WAIT_MS;
-        if (poll(&item, 1, 100) > 0)
+        if (poll(&item, 1, room_wait_ms(log)) > 0)
             return true;
         if (log->stop_at_ms != 0 && clock_ms() >= log->stop_at_ms)
             return false;

@@ -221,6 +221,26 @@ def case_sigusr1_reopens_the_log():
             check("cid:3" not in moved.read_text(), "the moved file still gets lines")
 
 
+def case_log_that_nobody_reads_does_not_hold_up_anything():
+    """Standard error is a pipe that is full."""
+    read_end, write_end = os.pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        with Broker("-DV", "--ports_file_dir", folder, stderr=write_end, expect_start=False) as broker:
+            ports = Path(folder) / f"nats-server_{broker.process.pid}.ports"
+            wait_until(ports.exists, "the ports file")
+            broker.port = int(re.search(r":(\d+)", ports.read_text()).group(1))
+            with broker.client() as client:
+                client.send(b"SUB a 1\r\n" + pub(b"a", b"x" * 100) * 5000)
+                messages = client.messages()
+                check(len(messages) == 5000, f"{len(messages)} of 5000 messages came")
+            took = broker.stop()
+            note(f"ended {took:.2f} s after the signal")
+            check(took <= END_S * SLOW, f"it took {took:.2f} s to end")
+    os.close(read_end)
+    os.close(write_end)
+
+
+
 def case_closed_standard_streams_leak_no_log_into_sockets():
     def close_streams():
         for fd in (0, 1, 2):
