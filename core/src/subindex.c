@@ -337,16 +337,17 @@ static const struct midge_match *match_uncached(struct midge_subindex_reader *re
     const uintptr_t account_key = midge_account_key(lookup->account);
     struct midge_subindex_record *record;
 
+    midge_table_prefetch(&midge_part_of(index, lookup->hash)->literals, lookup->hash);
     lookup->first_token = midge_trie_first_token(lookup->subject);
     lookup->first_token_hash = midge_subindex_hash_token(index, lookup->first_token);
     lookup->first_hash = midge_edge_hash(lookup->first_token_hash, account_key);
     lookup->root_hash = midge_edge_hash(index->empty_token_hash, account_key);
     if (cacheable)
         midge_match_cache_begin(reader->cache, index, lookup);
+    midge_trie_match(reader, lookup);
     record = literal_find(index, lookup->account, lookup->subject, lookup->hash);
     if (record != NULL)
         midge_result_add(reader, record);
-    midge_trie_match(reader, lookup);
     (void)midge_result_end(reader);
     if (cacheable)
         midge_match_cache_put(reader->cache, lookup, &reader->match);

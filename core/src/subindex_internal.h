@@ -245,6 +245,15 @@ static inline void *midge_table_find(struct midge_table *_Atomic *table_at, uint
     }
 }
 
+/* Have the slot on its way, for a find that comes later. */
+static inline void midge_table_prefetch(struct midge_table *_Atomic *table_at, uint64_t hash)
+{
+    /* Acquire pairs with the release in table_rebuild(). */
+    struct midge_table *table = atomic_load_explicit(table_at, memory_order_acquire);
+
+    __builtin_prefetch(&table->slots[midge_table_place(midge_table_tag(hash)) & table->slot_mask]);
+}
+
 /** @return owned, empty, of the smallest size; or NULL */
 struct midge_table *midge_table_create(struct midge_subindex_part *part);
 void midge_table_destroy(struct midge_subindex_part *part, struct midge_table *table);
