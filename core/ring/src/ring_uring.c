@@ -292,7 +292,7 @@ static inline void buffers_post(struct uring *uring)
 
 static int uring_adopt(struct midge_ring *ring, int fd, struct midge_handle handle)
 {
-    /* On an O_NONBLOCK descriptor io_uring answers -EAGAIN instead of arming. */
+    /* Linux 6.18 arms on O_NONBLOCK descriptors, too; others were seen to answer -EAGAIN. */
     const int res = midge_ring_os_set_nonblocking(fd, false);
 
     (void)ring;

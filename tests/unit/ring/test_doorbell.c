@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include "ring_internal.h"
+
 RING_TEST(doorbell, before_a_wait_keeps_it_from_sleeping)
 {
     struct midge_ring_counts before, after;
@@ -99,14 +101,30 @@ RING_TEST(doorbell, from_another_thread_ends_a_watch)
     expect_wakes(kind, false, RIG_PATIENCE_NS);
 }
 
-RING_TEST(doorbell, wakes_again_after_the_completion_queue_overflowed)
+/* The last moment before the sleep: a doorbell that comes after all other looks still forbids it.
+ */
+RING_TEST(doorbell, forbids_the_sleep_at_the_last_moment)
+{
+    struct rig rig;
+
+    rig_open_default(&rig, kind);
+    midge_ring_doorbell(rig.ring);
+    cr_assert_not(midge_ring_bell_begin_sleep(rig.ring));
+    midge_ring_wait(rig.ring, UINT64_MAX, 0);
+    cr_assert(midge_ring_bell_begin_sleep(rig.ring));
+    midge_ring_destroy(rig.ring);
+}
+
+/* A wake-up whose completion overflows disarms the multishot poll on the eventfd. */
+RING_TEST(doorbell, wakes_again_after_its_completion_overflowed)
 {
     enum {
         PAIRS = 64
     };
     const struct midge_ring_options options = {.kind = kind, .sq_entries = 16, .cq_entries = 16};
     int near_fds[PAIRS], far_fds[PAIRS];
-    struct ringer ringer = {.rounds = 3, .waits_for_sleep = true};
+    struct ringer ringer = {.rounds = 10, .waits_for_sleep = true};
+    struct midge_ring_counts counts;
     pthread_t thread;
     struct rig rig;
 
@@ -117,19 +135,26 @@ RING_TEST(doorbell, wakes_again_after_the_completion_queue_overflowed)
     cr_assert_eq(pthread_create(&thread, NULL, ring_when_asked, &ringer), 0);
     for (uint32_t round = 1; round <= ringer.rounds; round++) {
         struct midge_ring_event event;
-        uint32_t polled = 0;
+        uint32_t polled_count = 0;
 
+        midge_ring_wait(rig.ring, 0, 0);
         for (uint32_t index = 0; index < PAIRS; index++)
             midge_ring_poll_out(rig.ring, near_fds[index], rig_handle(index));
-        while (polled < PAIRS) {
+        rig.ring->ops->wake(rig.ring); /* as a ringer does that found the ring asleep */
+        while (polled_count < PAIRS) {
             event = rig_next(&rig);
-            polled++;
+            cr_assert_eq(event.kind, MIDGE_RING_POLL_OUT);
+            polled_count++;
         }
+        cr_assert_not(midge_ring_next(rig.ring, &event));
         ringer.asked = round;
         midge_ring_wait(rig.ring, UINT64_MAX, 0);
         cr_assert_not(midge_ring_next(rig.ring, &event));
     }
     cr_assert_eq(pthread_join(thread, NULL), 0);
+    midge_ring_counts(rig.ring, &counts);
+    if (kind == MIDGE_RING_KIND_URING)
+        cr_assert_geq(counts.overflows, ringer.rounds);
     for (uint32_t index = 0; index < PAIRS; index++) {
         midge_ring_close(rig.ring, near_fds[index]);
         (void)close(far_fds[index]);
