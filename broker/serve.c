@@ -175,7 +175,7 @@ static void *shard_main(void *argument)
     report(serve, shard);
     while (!shard->stop_seen || !midge_shard_is_idle(shard))
         midge_shard_turn(shard, true);
-    midge_shard_destroy(shard);
+    /* Not destroyed here: main may be about to ring the doorbell of a shard that ended by itself. */
     return NULL;
 }
 
@@ -317,6 +317,7 @@ int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log
     atomic_store_explicit(&broker->stopping, true, memory_order_release);
     midge_ring_doorbell(serve.shard->ring);
     (void)pthread_join(serve.thread, NULL);
+    midge_shard_destroy(serve.shard);
     midge_listeners_close(&listeners, broker->config);
     if (broker->config->ports_file_dir != NULL) {
         ports_file_path(broker->config, path);
