@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Configuration files: what is accepted and what is refused, here and by nats-server.
 
-Method: each text goes to `nats-server -t -c FILE` and to the program under test with the same arguments;
-the exit statuses must agree with the table. SAME holds the verdict of both; OURS holds the deliberate
+Method: each text goes to `nats-server -t -c FILE` and to `midge-server -t -c FILE`; the exit
+statuses must agree with the table. SAME holds the verdict of both; OURS holds the deliberate
 differences with their reason. A text that both take or refuse must not be listed as a difference.
 
-Usage: NATS_SERVER=/path/to/nats-server test_config.py PROGRAM
+Usage: MIDGE_SERVER=build/test/midge-server NATS_SERVER=/path/to/nats-server test_config.py
 """
 
 import os
@@ -366,10 +366,11 @@ def verdict(program, text, folder):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    program = os.path.abspath(sys.argv[1])
+    program = os.environ.get("MIDGE_SERVER", "")
     nats_server = os.environ.get("NATS_SERVER", "")
+    if not os.access(program, os.X_OK):
+        sys.exit("MIDGE_SERVER names no program\n" + __doc__)
+    program = os.path.abspath(program)
     if not os.access(nats_server, os.X_OK):
         print("skipped: NATS_SERVER names no program")
         sys.exit(77)

@@ -308,6 +308,7 @@ Test(conf, variable_is_found_in_enclosing_maps)
     expect("X: 5\na: $X", "X*=5 a=5");
     expect("X: 5\nm { X: 6, n { a: $X } }", "X=5 m={X*=6 n={a=6}}");
     expect("X: 5\nm { a: $X }\nX: 7", "m={a=5} X=7");
+    expect("Y: 1\nX: 5\nX: 6\nZ: 2\na: $X", "Y=1 X*=6 Z=2 a=6");
     expect("X: [1,2]\na: $X\nl: [$X]", "X*=[1 2] a=[1 2] l=[[1 2]]");
 }
 

@@ -427,43 +427,100 @@ Test(log, stalled_reader_costs_lines_but_not_the_end)
     (void)close(fd);
 }
 
-Test(log, dropped_lines_are_counted_and_told)
+/* Read lines from fd until each_cb has seen enough; bounded by the time limit of the test. */
+static void read_lines(int fd, bool (*each_cb)(const char *line, void *context), void *context)
 {
-    struct fixture fixture;
-    const int fd = pipe_standard_error();
-    uint32_t written = 0;
-    uint64_t dropped;
-    size_t seen = 0;
-    unsigned long told = 0;
-    char pending[256] = "";
-    size_t pending_len = 0;
+    char line[256];
+    size_t line_len = 0;
 
-    midge_config_init(&fixture.config);
-    start(&fixture);
-    while (midge_log_dropped(fixture.log) < 10) {
-        midge_log_write(fixture.producer, MIDGE_LOG_INFO, "x%100d", 1);
-        written++;
-    }
-    dropped = midge_log_dropped(fixture.log);
-    /* Until each line is either seen or told to be lost; bounded by the time limit of the test. */
-    while (seen + told < written) {
+    for (;;) {
         const ssize_t len = read(fd, text, sizeof(text) - 1);
         cr_assert(len > 0);
         for (ssize_t i = 0; i < len; i++) {
             if (text[i] != '\n') {
-                cr_assert(pending_len < sizeof(pending) - 1);
-                pending[pending_len++] = text[i];
+                cr_assert(line_len < sizeof(line) - 1);
+                line[line_len++] = text[i];
                 continue;
             }
-            pending[pending_len] = '\0';
-            pending_len = 0;
-            seen += strstr(pending, "[INF] x") != NULL;
-            if (strstr(pending, "[WRN] ") != NULL)
-                told += strtoul(strstr(pending, "[WRN] ") + 6, NULL, 10);
+            line[line_len] = '\0';
+            line_len = 0;
+            if (!each_cb(line, context))
+                return;
         }
     }
-    cr_expect_eq(told, dropped);
-    cr_expect_eq(seen + told, written);
+}
+
+/* Write lines until some are lost, which shows that the log thread waits for the reader. */
+static uint32_t fill_up(struct fixture *fixture)
+{
+    uint32_t written = 0;
+
+    while (midge_log_dropped(fixture->log) < 10) {
+        midge_log_write(fixture->producer, MIDGE_LOG_INFO, "x%100d", 1);
+        written++;
+    }
+    return written;
+}
+
+struct tally {
+    uint64_t seen;
+    uint64_t told;
+    uint64_t written;
+};
+
+static bool count_line(const char *line, void *context)
+{
+    struct tally *tally = context;
+
+    tally->seen += strstr(line, "[INF] x") != NULL;
+    if (strstr(line, "[WRN] ") != NULL)
+        tally->told += strtoul(strstr(line, "[WRN] ") + 6, NULL, 10);
+    return tally->seen + tally->told < tally->written;
+}
+
+Test(log, dropped_lines_are_counted_and_told)
+{
+    struct fixture fixture;
+    struct tally tally = {.seen = 0};
+    const int fd = pipe_standard_error();
+
+    midge_config_init(&fixture.config);
+    start(&fixture);
+    tally.written = fill_up(&fixture);
+    read_lines(fd, count_line, &tally);
+    cr_expect_eq(tally.told, midge_log_dropped(fixture.log));
+    cr_expect_eq(tally.seen + tally.told, tally.written);
+    stop(&fixture);
+    (void)close(fd);
+}
+
+/* context: the number that comes next */
+static bool check_turn(const char *line, void *context)
+{
+    unsigned long *next = context;
+    const char *turn = strstr(line, "turn ");
+
+    if (turn == NULL)
+        return true;
+    cr_expect_eq(strtoul(turn + 5, NULL, 10), *next, "%s comes instead of %lu", line, *next);
+    return ++*next < 100;
+}
+
+Test(log, lines_of_several_producers_are_in_the_order_of_time)
+{
+    struct fixture fixture;
+    struct midge_log_producer *producers[3];
+    unsigned long next = 0;
+    const int fd = pipe_standard_error();
+
+    midge_config_init(&fixture.config);
+    start(&fixture);
+    for (size_t i = 0; i < 3; i++)
+        producers[i] = midge_log_register(fixture.log);
+    (void)fill_up(&fixture);
+    for (unsigned i = 0; i < 100; i++)
+        midge_log_write(producers[i * 7 % 3], MIDGE_LOG_INFO, "turn %u", i);
+    read_lines(fd, check_turn, &next);
     stop(&fixture);
     (void)close(fd);
 }
