@@ -149,7 +149,7 @@ int main(int argc, char **argv)
     bench.queries = calloc(QUERY_COUNT, sizeof(*bench.queries));
     if (bench.reader == NULL || bench.records == NULL || bench.queries == NULL ||
         literal_count == 0)
-        return 1;
+        exit(1);
     midge_reclaim_online(bench.participant);
     printf("%u literals, %u wildcards\n", literal_count, wildcard_count);
     run(&bench, literal_count, wildcard_count);

@@ -46,8 +46,9 @@
 
 /* Slots of one table: what 20 bits of a hash can address. With 64 parts at 3/4 full that is 50
  * million literal subjects; beyond it, insert returns MIDGE_E_MEMORY. */
+#define MIDGE_TABLE_PLACE_BITS     20u
 #define MIDGE_TABLE_SLOT_COUNT_MIN 16u
-#define MIDGE_TABLE_SLOT_COUNT_MAX (1u << 20)
+#define MIDGE_TABLE_SLOT_COUNT_MAX (1u << MIDGE_TABLE_PLACE_BITS)
 
 /* Subscriptions in one chunk of a set. One insert or remove copies at most one chunk and the list
  * of chunks: 4 KiB + 3 KiB for 100,000 subscriptions of one subject. */
@@ -201,9 +202,7 @@ void midge_op_retire(const struct midge_op *op, void *object,
 
 /* Tables ------------------------------------------------------------------------------------- */
 
-#define MIDGE_TABLE_PLACE_BITS 20u
-#define MIDGE_TABLE_TOMBSTONE  UINT64_C(1)
-static_assert(MIDGE_TABLE_SLOT_COUNT_MAX == 1u << MIDGE_TABLE_PLACE_BITS, "a place has its bits");
+#define MIDGE_TABLE_TOMBSTONE UINT64_C(1)
 
 /* Slot: 20 bits of the hash over 44 bits of an address that is aligned to 16 and below 2^48. */
 static inline uint64_t midge_table_tag(uint64_t hash)

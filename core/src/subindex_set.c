@@ -318,6 +318,7 @@ static void set_cross_out(const struct midge_op *op, _Atomic uintptr_t *word_at,
     uint32_t position;
 
     view_init(&view, word_load(word_at));
+    MIDGE_ASSERT(view.chunks != NULL);
     chunk = view.chunks[view_position(&view, item, order_subs)];
     position = items_position(chunk->items, chunk->count, item, order_subs);
     /* The count goes up last: release pairs with the acquire in result_add_chunk(), so that who

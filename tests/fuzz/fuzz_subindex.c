@@ -72,8 +72,8 @@ static bool naive_matches(struct midge_slice pattern, struct midge_slice subject
         if (rest)
             continue;
         if (!next_token(pattern, &pattern_off, &wanted))
-            matches = false;
-        else if (midge_slice_equal(wanted, MIDGE_SLICE_LITERAL(">")))
+            wanted = midge_slice_text(""); /* equals no token */
+        if (midge_slice_equal(wanted, MIDGE_SLICE_LITERAL(">")))
             rest = true;
         else if (!midge_slice_equal(wanted, MIDGE_SLICE_LITERAL("*")) &&
                  !midge_slice_equal(wanted, token))

@@ -18,8 +18,8 @@
 
 #include "midge/reclaim.h"
 
-#define THREAD_COUNT 6
-#define ROUND_COUNT  4
+#define THREAD_COUNT 6 /* at a time */
+#define START_COUNT  24
 #define SLOT_COUNT   16
 #define WORD_COUNT   8
 #define POISON       UINT64_C(0xdeadbeefdeadbeef)
@@ -117,7 +117,7 @@ static void *thread_main(void *argument)
 
 int main(int argc, char **argv)
 {
-    pthread_t threads[ROUND_COUNT * THREAD_COUNT];
+    pthread_t threads[START_COUNT];
 
     seed = (uint64_t)time(NULL);
     for (int i = 1; i < argc; i++) {
@@ -129,14 +129,14 @@ int main(int argc, char **argv)
     printf("seed %" PRIu64 ", ops %" PRIu64 "\n", seed, op_count);
     (void)fflush(stdout);
     reclaim = midge_reclaim_create();
-    for (uintptr_t i = 0; i < ROUND_COUNT * THREAD_COUNT; i++) {
+    for (uintptr_t i = 0; i < START_COUNT; i++) {
         /* The next ones register while the previous ones run. */
         if (i >= THREAD_COUNT)
             (void)pthread_join(threads[i - THREAD_COUNT], NULL);
         if (pthread_create(&threads[i], NULL, thread_main, (void *)i) != 0)
             return 1;
     }
-    for (int i = (ROUND_COUNT - 1) * THREAD_COUNT; i < ROUND_COUNT * THREAD_COUNT; i++)
+    for (int i = START_COUNT - THREAD_COUNT; i < START_COUNT; i++)
         (void)pthread_join(threads[i], NULL);
     printf("%" PRIu64 " retired, %" PRIu64 " freed while running\n", atomic_load(&retired_count),
            atomic_load(&freed_count));

@@ -318,13 +318,13 @@ static void start(uint64_t seed)
     subindex = midge_subindex_create(reclaim, seed);
     for (uint32_t i = 0; i < WRITER_COUNT; i++) {
         writers[i].number = i;
-        writers[i].random_state = seed * 31 + 2 * i + 1;
+        writers[i].random_state = seed * 31 + UINT64_C(2) * i + 1;
         writers[i].participant = midge_reclaim_register(reclaim);
     }
     for (uint32_t i = 0; i < PERMANENT_COUNT; i++)
         permanent[i] = sub_insert(writers[0].participant, patterns[i], i == 7 ? "q0" : "");
     for (uint32_t i = 0; i < READER_COUNT; i++) {
-        readers[i].random_state = seed * 37 + 2 * i + 1;
+        readers[i].random_state = seed * 37 + UINT64_C(2) * i + 1;
         readers[i].participant = midge_reclaim_register(reclaim);
         readers[i].reader = midge_subindex_reader_create(subindex, readers[i].participant);
         if (readers[i].reader == NULL)

@@ -363,7 +363,7 @@ Test(subindex, two_thousand_stars_are_one_walk)
     static char pattern[4000];
     static char subject[4000];
 
-    for (uint32_t i = 0; i < 2000; i++) {
+    for (size_t i = 0; i < 2000; i++) {
         (void)snprintf(pattern + 2 * i, 3, "%s", i < 1999 ? "*." : "*");
         (void)snprintf(subject + 2 * i, 3, "%s", i < 1999 ? "x." : "x");
     }
@@ -381,7 +381,7 @@ Test(subindex, a_long_literal_path_matches)
 {
     static char subject[4000];
 
-    for (uint32_t i = 0; i < 2000; i++)
+    for (size_t i = 0; i < 2000; i++)
         (void)snprintf(subject + 2 * i, 3, "%c%s", 'a' + (int)(i % 26), i < 1999 ? "." : "");
     add(subject, "", 1);
     subject[3998] = '*';
@@ -606,8 +606,8 @@ Test(subindex, a_literal_subscription_of_24_bytes_takes_at_most_75)
     while (midge_reclaim_waiting(participant) > 0)
         midge_reclaim_quiescent(participant);
     midge_subindex_counts(subindex, &counts);
-    cr_assert_leq(counts.bytes - counts_at_start.bytes, 75 * 100000);
-    cr_assert_gt(counts.bytes - counts_at_start.bytes, 24 * 100000);
+    cr_assert_leq(counts.bytes - counts_at_start.bytes, UINT64_C(75) * 100000);
+    cr_assert_gt(counts.bytes - counts_at_start.bytes, UINT64_C(24) * 100000);
 }
 
 Test(subindex, the_index_may_go_before_what_it_retired)
