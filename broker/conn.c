@@ -675,6 +675,20 @@ static void count_close(struct midge_shard *shard, struct midge_conn *conn,
     midge_trace_close(shard, conn, status);
 }
 
+/* Nothing is appended from here on, so publishers that wait for this outbox wait for nothing. */
+static void refuse_appends(struct midge_shard *shard, struct midge_conn *conn)
+{
+    bool watched;
+
+    midge_outbox_lock(&conn->outbox);
+    conn->outbox.closing = true;
+    watched = conn->outbox.watched;
+    conn->outbox.watched = false;
+    midge_outbox_unlock(&conn->outbox);
+    if (watched)
+        midge_shard_resume_publishers(shard, conn);
+}
+
 void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status)
 {
     const char *text = midge_status_text(status);
@@ -700,9 +714,7 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
     count_close(shard, conn, status);
     if (text[0] != '\0')
         midge_conn_send_err(shard, conn, midge_slice_text(text));
-    midge_outbox_lock(&conn->outbox);
-    conn->outbox.closing = true;
-    midge_outbox_unlock(&conn->outbox);
+    refuse_appends(shard, conn);
     midge_conn_resume(shard, conn);
     if (conn->state != MIDGE_CONN_FLUSHING)
         return; /* found no memory for the -ERR: closing already */

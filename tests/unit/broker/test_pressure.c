@@ -1,0 +1,178 @@
+/*
+ * Back-pressure and max_memory: whom they hold back, whom they close, and whom they leave alone.
+ * Method: one shard on the simulated ring, without faults; peers that read or do not read; the test
+ * turns the clock.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "midge/ring_sim.h"
+#include "shard.h"
+
+#define NS_PER_MS 1000000ull
+
+struct fixture {
+    struct midge_config config;
+    struct midge_broker broker;
+    struct midge_log *log;
+    struct midge_sim *sim;
+    struct midge_shard *shard;
+    int listener;
+};
+
+/* The configuration may be changed before start(). */
+static void prepare(struct fixture *fixture)
+{
+    memset(fixture, 0, sizeof(*fixture));
+    midge_config_init(&fixture->config);
+    fixture->config.connections_max = 64;
+}
+
+static void start(struct fixture *fixture)
+{
+    const struct midge_sim_options options = {.seed = 42};
+    struct midge_ring *ring;
+
+    cr_assert_eq(midge_log_create(&fixture->config, &fixture->log), MIDGE_OK);
+    cr_assert_eq(midge_broker_init(&fixture->broker, &fixture->config, fixture->log, 42), MIDGE_OK);
+    fixture->broker.shard_count = 1;
+    fixture->sim = midge_sim_create(&options);
+    fixture->listener = midge_sim_listen(fixture->sim);
+    ring = midge_sim_ring_create(fixture->sim, NULL);
+    fixture->shard = midge_shard_create(&fixture->broker, 0, &ring);
+    cr_assert_not_null(fixture->shard);
+    midge_shard_add_listener(fixture->shard, fixture->listener);
+}
+
+static void stop(struct fixture *fixture)
+{
+    midge_shard_stop(fixture->shard);
+    while (!midge_shard_is_idle(fixture->shard)) {
+        midge_shard_turn(fixture->shard, false);
+        midge_sim_advance(fixture->sim, 100 * NS_PER_MS);
+    }
+    midge_shard_destroy(fixture->shard);
+    midge_sim_destroy(fixture->sim);
+    midge_broker_deinit(&fixture->broker);
+    midge_log_destroy(fixture->log);
+    midge_config_deinit(&fixture->config);
+}
+
+/* Turns until nothing more happens without the clock. */
+static void settle(struct fixture *fixture)
+{
+    for (uint32_t i = 0; i < 50; i++)
+        midge_shard_turn(fixture->shard, false);
+}
+
+/* Write all of it, with turns in between. */
+static void write_all(struct fixture *fixture, uint32_t peer, const void *bytes, size_t len)
+{
+    const uint8_t *at = bytes;
+
+    for (uint32_t i = 0; len > 0; i++) {
+        const uint32_t taken =
+            midge_sim_peer_write(fixture->sim, peer, midge_slice_make(at, (uint32_t)len));
+
+        cr_assert_lt(i, 10000, "the broker does not read");
+        at += taken;
+        len -= taken;
+        midge_shard_turn(fixture->shard, false);
+    }
+}
+
+static void write_text(struct fixture *fixture, uint32_t peer, const char *text)
+{
+    write_all(fixture, peer, text, strlen(text));
+}
+
+/* Read and forget what is there. @return bytes */
+static uint64_t drain(struct fixture *fixture, uint32_t peer)
+{
+    static uint8_t sink[65536];
+    uint64_t total = 0;
+    uint32_t len;
+
+    settle(fixture);
+    while ((len = midge_sim_peer_read(fixture->sim, peer, sink, sizeof(sink))) > 0) {
+        total += len;
+        settle(fixture);
+    }
+    return total;
+}
+
+static uint32_t join(struct fixture *fixture, const char *text)
+{
+    const uint32_t peer = midge_sim_peer_connect(fixture->sim, fixture->listener);
+
+    write_text(fixture, peer, "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
+    write_text(fixture, peer, text);
+    (void)drain(fixture, peer);
+    return peer;
+}
+
+/* Publish 1 MiB to `big` in messages of 8,000 bytes, which stay with a subscriber that does not
+ * read. */
+static void publish_mib(struct fixture *fixture, uint32_t peer)
+{
+    static char message[8100];
+    const int len = snprintf(message, sizeof(message), "PUB big 8000\r\n%08000d\r\n", 1);
+
+    for (uint32_t i = 0; i < 128; i++) {
+        if (midge_sim_peer_room(fixture->sim, peer) < (uint32_t)len)
+            return;
+        write_all(fixture, peer, message, (size_t)len);
+    }
+}
+
+static uint32_t paused_count(const struct fixture *fixture)
+{
+    uint32_t count = 0;
+
+    for (const struct midge_conn *conn = fixture->shard->paused; conn != NULL;
+         conn = conn->next_paused)
+        count++;
+    return count;
+}
+
+Test(pressure, a_publisher_goes_on_when_the_one_it_waits_for_leaves)
+{
+    struct fixture fixture;
+    uint32_t reader;
+    uint32_t publisher;
+
+    prepare(&fixture);
+    fixture.config.pending_bytes_max = 2 << 20;
+    start(&fixture);
+    reader = join(&fixture, "SUB big 1\r\n");
+    publisher = join(&fixture, "");
+    publish_mib(&fixture, publisher);
+    settle(&fixture);
+    cr_assert_eq(paused_count(&fixture), 1);
+    midge_sim_peer_reset(fixture.sim, reader);
+    settle(&fixture);
+    cr_assert_eq(paused_count(&fixture), 0, "still waits for a connection that is gone");
+    stop(&fixture);
+}
+
+Test(pressure, a_publisher_goes_on_when_the_one_it_waits_for_is_being_closed)
+{
+    struct fixture fixture;
+    uint32_t reader;
+    uint32_t publisher;
+
+    prepare(&fixture);
+    fixture.config.pending_bytes_max = 2 << 20;
+    start(&fixture);
+    reader = join(&fixture, "SUB big 1\r\n");
+    publisher = join(&fixture, "");
+    publish_mib(&fixture, publisher);
+    settle(&fixture);
+    cr_assert_eq(paused_count(&fixture), 1);
+    write_text(&fixture, reader, "NONSENSE\r\n");
+    settle(&fixture);
+    cr_assert_eq(paused_count(&fixture), 0, "waits for one that takes no more messages");
+    stop(&fixture);
+}
