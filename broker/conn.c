@@ -449,6 +449,7 @@ void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
 
 void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
 {
+    const uint64_t interval_ns = shard->config->ping_interval_ms * NS_PER_MS;
     struct midge_conn **link = &shard->paused;
 
     if (!conn->paused)
@@ -462,6 +463,9 @@ void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
     conn->paused = false;
     free(conn->pause);
     conn->pause = NULL;
+    /* Its PONG may lie behind what was not read. */
+    if (conn->ping_at_ns < shard->now_ns + interval_ns)
+        conn->ping_at_ns = shard->now_ns + interval_ns;
     if (!conn->recv_armed && conn->state == MIDGE_CONN_OPEN)
         midge_shard_mark_rearm(shard, conn);
 }
@@ -509,6 +513,8 @@ static void on_ping_due(struct midge_shard *shard, struct midge_conn *conn)
         conn->rtt_ns == 0 || shard->now_ns - conn->rtt_start_ns > RTT_INTERVAL_NS;
 
     conn->ping_at_ns = shard->now_ns + interval_ns;
+    if (conn->paused)
+        return; /* we do not read it: its silence says nothing */
     if (shard->now_ns - conn->last_in_ns < interval_ns && !wants_rtt)
         return;
     if (conn->pings_out + 1 > shard->config->ping_max) {

@@ -67,6 +67,14 @@ static void settle(struct fixture *fixture)
         midge_shard_turn(fixture->shard, false);
 }
 
+static void pass_ms(struct fixture *fixture, uint64_t ms)
+{
+    for (; ms > 0; ms -= ms < 100 ? ms : 100) {
+        midge_sim_advance(fixture->sim, (ms < 100 ? ms : 100) * NS_PER_MS);
+        settle(fixture);
+    }
+}
+
 /* Write all of it, with turns in between. */
 static void write_all(struct fixture *fixture, uint32_t peer, const void *bytes, size_t len)
 {
@@ -137,6 +145,12 @@ static uint32_t paused_count(const struct fixture *fixture)
     return count;
 }
 
+static bool is_open(struct fixture *fixture, uint32_t peer)
+{
+    (void)drain(fixture, peer);
+    return midge_sim_peer_state(fixture->sim, peer) == MIDGE_SIM_PEER_OPEN;
+}
+
 Test(pressure, a_publisher_goes_on_when_the_one_it_waits_for_leaves)
 {
     struct fixture fixture;
@@ -174,5 +188,33 @@ Test(pressure, a_publisher_goes_on_when_the_one_it_waits_for_is_being_closed)
     write_text(&fixture, reader, "NONSENSE\r\n");
     settle(&fixture);
     cr_assert_eq(paused_count(&fixture), 0, "waits for one that takes no more messages");
+    stop(&fixture);
+}
+
+Test(pressure, a_publisher_that_is_not_read_is_not_stale)
+{
+    struct fixture fixture;
+    uint32_t publisher;
+    uint32_t reader;
+
+    prepare(&fixture);
+    fixture.config.pending_bytes_max = 2 << 20;
+    fixture.config.ping_interval_ms = 1000;
+    fixture.config.ping_max = 2;
+    start(&fixture);
+    reader = join(&fixture, "SUB big 1\r\n");
+    publisher = join(&fixture, "");
+    publish_mib(&fixture, publisher);
+    settle(&fixture);
+    cr_assert_eq(paused_count(&fixture), 1);
+    for (uint32_t i = 0; i < 50; i++) {
+        /* Both answer every PING, but the publisher's PONG waits where its messages wait. */
+        write_text(&fixture, reader, "PONG\r\n");
+        if (drain(&fixture, publisher) > 0)
+            (void)midge_sim_peer_write(fixture.sim, publisher, MIDGE_SLICE_LITERAL("PONG\r\n"));
+        pass_ms(&fixture, 100);
+    }
+    cr_assert(is_open(&fixture, publisher), "closed as stale while it was not read");
+    cr_assert_eq(paused_count(&fixture), 1);
     stop(&fixture);
 }
