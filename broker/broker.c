@@ -181,8 +181,12 @@ uint64_t midge_broker_memory_bytes(const struct midge_broker *broker)
 
     midge_subindex_counts(broker->index, &counts);
     for (uint32_t i = 0; i < broker->shard_count; i++) {
-        if (broker->shards[i] != NULL)
-            bytes += midge_pool_held_bytes(&broker->shards[i]->pool);
+        const struct midge_shard *shard = broker->shards[i];
+
+        if (shard == NULL)
+            continue;
+        bytes += midge_pool_held_bytes(&shard->pool);
+        bytes += atomic_load_explicit(&shard->sub_bytes, memory_order_relaxed);
     }
     return counts.bytes + (bytes > 0 ? (uint64_t)bytes : 0);
 }

@@ -763,7 +763,7 @@ static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
 
 static void free_sub_cb(void *context, void *object)
 {
-    (void)context;
+    midge_shard_charge_subs(context, -(int64_t)midge_sub_bytes(object));
     midge_sub_destroy(object);
 }
 
@@ -790,7 +790,7 @@ static void retire_sub(struct midge_shard *shard, struct midge_conn *conn, struc
     midge_outbox_unlock(&conn->outbox);
     midge_subindex_remove(shard->broker->index, shard->participant, sub->record,
                           midge_sub_queue(sub), sub);
-    midge_reclaim_retire(shard->participant, sub, NULL, free_sub_cb);
+    midge_reclaim_retire(shard->participant, sub, shard, free_sub_cb);
 }
 
 void midge_conn_remove_sub(struct midge_shard *shard, struct midge_conn *conn,
@@ -822,6 +822,7 @@ bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32
         struct midge_sub *sub = midge_sub_table_drain(&conn->subs, &conn->purge_cursor);
 
         if (sub == NULL) {
+            midge_shard_charge_subs(shard, -(int64_t)midge_sub_table_bytes(&conn->subs));
             midge_sub_table_deinit(&conn->subs);
             return true;
         }

@@ -293,6 +293,14 @@ static void purge(struct midge_shard *shard)
 
 /* ---- memory ---- */
 
+void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes)
+{
+    const int64_t before = atomic_load_explicit(&shard->sub_bytes, memory_order_relaxed);
+
+    /* One writer: no read-modify-write needed. */
+    atomic_store_explicit(&shard->sub_bytes, before + bytes, memory_order_relaxed);
+}
+
 static uint64_t held_bytes_of(struct midge_conn *conn)
 {
     uint64_t bytes;
@@ -602,7 +610,8 @@ bool midge_shard_is_idle(const struct midge_shard *shard)
         if (shard->listeners[i].armed)
             return false;
     }
-    return shard->conn_count == 0;
+    /* What is retired names the shard: it must be freed before. */
+    return shard->conn_count == 0 && midge_reclaim_waiting(shard->participant) == 0;
 }
 
 void midge_shard_assert_owner(const struct midge_shard *shard)

@@ -88,6 +88,7 @@ struct midge_shard {
 
     /* One writer, any reader. */
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_stats stats;
+    _Atomic int64_t sub_bytes; /* of subscriptions and their tables, those not yet freed included */
 };
 
 /**
@@ -116,7 +117,7 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait);
  */
 void midge_shard_stop(struct midge_shard *shard);
 
-/** True when no connection is left and no listener is armed. Thread: shard. */
+/** True when no connection is left, no listener is armed and nothing retired waits. Thread: shard. */
 bool midge_shard_is_idle(const struct midge_shard *shard);
 
 /** Remember that a connection has output, or is to be finished: it is looked at when the turn ends.
@@ -136,6 +137,9 @@ void midge_shard_mark_submitted(struct midge_shard *shard, struct midge_conn *co
  * @return the owner's doorbell must be rung after unlocking (foreign, newly queued)
  */
 bool midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests);
+
+/** Charge memory of subscriptions, or give it back (negative). Thread: shard. */
+void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes);
 
 /** A slot is free again; accept may go on. Thread: shard. */
 void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn);

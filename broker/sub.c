@@ -7,6 +7,9 @@
 
 #define TABLE_CAP_FIRST 4u
 
+/* What malloc adds to a block, about: its header and rounding to 16 bytes. */
+#define ALLOCATION_LEN 16u
+
 struct midge_sub *midge_sub_create(struct midge_conn *conn, uint32_t generation,
                                    struct midge_slice sid, struct midge_slice queue)
 {
@@ -34,6 +37,16 @@ struct midge_sub *midge_sub_create(struct midge_conn *conn, uint32_t generation,
 void midge_sub_destroy(struct midge_sub *sub)
 {
     free(sub);
+}
+
+uint32_t midge_sub_bytes(const struct midge_sub *sub)
+{
+    return (uint32_t)sizeof(*sub) + sub->sid_len + sub->queue_len + ALLOCATION_LEN;
+}
+
+uint64_t midge_sub_table_bytes(const struct midge_sub_table *table)
+{
+    return (uint64_t)table->cap * sizeof(*table->slots);
 }
 
 void midge_sub_table_deinit(struct midge_sub_table *table)

@@ -54,11 +54,17 @@ struct midge_sub *midge_sub_create(struct midge_conn *conn, uint32_t generation,
 
 void midge_sub_destroy(struct midge_sub *sub);
 
+/** What one subscription costs, the allocator's share included. */
+uint32_t midge_sub_bytes(const struct midge_sub *sub);
+
 struct midge_sub_table {
     struct midge_sub **slots; /* NULL while empty */
     uint32_t cap;             /* power of two, or 0 */
     uint32_t count;
 };
+
+/** What the slots cost. */
+uint64_t midge_sub_table_bytes(const struct midge_sub_table *table);
 
 /** Free the slots; the subscriptions must have left. */
 void midge_sub_table_deinit(struct midge_sub_table *table);

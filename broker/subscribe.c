@@ -8,6 +8,10 @@
 #include "shard.h"
 #include "trace.h"
 
+/* Eighths of max_memory from which on SUB is refused. Over the whole of it connections are closed,
+ * which would bring back nothing of what subscriptions hold. */
+#define SUBS_EIGHTHS_MAX 7u
+
 static void send_sub_err(struct midge_shard *shard, struct midge_conn *conn,
                          const struct midge_op *op, const char *tail)
 {
@@ -64,7 +68,8 @@ static bool is_allowed(struct midge_shard *shard, struct midge_conn *conn,
         return false;
     }
     if ((config->subs_max > 0 && conn->subs.count >= config->subs_max) ||
-        midge_broker_memory_bytes(shard->broker) > shard->broker->memory_bytes_max) {
+        midge_broker_memory_bytes(shard->broker) >
+            shard->broker->memory_bytes_max / 8 * SUBS_EIGHTHS_MAX) {
         midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(MIDGE_E_MAX_SUBS)));
         return false;
     }
@@ -76,6 +81,7 @@ static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *c
                                  const struct midge_op *op)
 {
     struct midge_broker *broker = shard->broker;
+    const uint64_t table_bytes = midge_sub_table_bytes(&conn->subs);
     enum midge_status status = MIDGE_E_MEMORY;
     struct midge_sub *sub;
 
@@ -86,10 +92,12 @@ static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *c
         return MIDGE_E_MEMORY;
     if (!midge_sub_table_add(&conn->subs, broker->seed, sub))
         goto err_destroy_sub;
+    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - table_bytes));
     status = midge_subindex_insert(broker->index, shard->participant, MIDGE_ACCOUNT_DEFAULT,
                                    op->subject, op->queue, sub, &sub->record);
     if (status != MIDGE_OK)
         goto err_remove_from_table;
+    midge_shard_charge_subs(shard, midge_sub_bytes(sub));
     return MIDGE_OK;
 
 err_remove_from_table:

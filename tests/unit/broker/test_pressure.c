@@ -218,3 +218,81 @@ Test(pressure, a_publisher_that_is_not_read_is_not_stale)
     cr_assert_eq(paused_count(&fixture), 1);
     stop(&fixture);
 }
+
+/* Subscribe to ever new subjects until the broker refuses. @return subscriptions made */
+static uint32_t subscribe_until_refused(struct fixture *fixture, uint32_t peer, uint32_t sid_len)
+{
+    char line[4096];
+
+    for (uint32_t i = 0; i < 1000000; i++) {
+        const int len = snprintf(line, sizeof(line), "SUB s.%u %0*u\r\n", i, (int)sid_len, i);
+
+        write_all(fixture, peer, line, (size_t)len);
+        if (midge_sim_peer_unread(fixture->sim, peer) > 0)
+            return i;
+    }
+    return UINT32_MAX;
+}
+
+Test(pressure, subscriptions_up_to_max_memory_close_nobody)
+{
+    struct fixture fixture;
+    uint32_t greedy;
+    uint32_t modest;
+
+    prepare(&fixture);
+    fixture.config.memory_bytes_max = 4 << 20;
+    start(&fixture);
+    modest = join(&fixture, "SUB a 1\r\n");
+    greedy = join(&fixture, "");
+    cr_assert_lt(subscribe_until_refused(&fixture, greedy, 8), UINT32_MAX);
+    for (uint32_t i = 0; i < 100; i++) {
+        write_text(&fixture, modest, "PUB a 2\r\nhi\r\n");
+        cr_assert(is_open(&fixture, modest), "closed for the memory of another one");
+    }
+    cr_assert(is_open(&fixture, greedy));
+    cr_assert_eq(midge_stats_read(&fixture.shard->stats.memory_closed), 0);
+    stop(&fixture);
+}
+
+Test(pressure, what_sids_hold_counts_towards_max_memory)
+{
+    struct fixture fixture;
+    uint32_t greedy;
+    uint32_t count;
+
+    prepare(&fixture);
+    fixture.config.memory_bytes_max = 4 << 20;
+    start(&fixture);
+    greedy = join(&fixture, "");
+    count = subscribe_until_refused(&fixture, greedy, 4000);
+    cr_assert_lt((uint64_t)count * 4000, fixture.config.memory_bytes_max, "%u subscriptions",
+                 count);
+    stop(&fixture);
+}
+
+Test(pressure, memory_comes_back_when_subscriptions_leave)
+{
+    struct fixture fixture;
+    uint64_t before;
+    uint32_t peer;
+
+    prepare(&fixture);
+    start(&fixture);
+    (void)join(&fixture, "");
+    before = midge_broker_memory_bytes(&fixture.broker);
+    peer = join(&fixture, "");
+    for (uint32_t i = 0; i < 1000; i++) {
+        char line[64];
+
+        (void)snprintf(line, sizeof(line), "SUB many %u\r\n%s", i,
+                       i % 3 == 0 ? "UNSUB 0 1\r\n" : "");
+        write_text(&fixture, peer, line);
+    }
+    cr_assert_gt(midge_broker_memory_bytes(&fixture.broker),
+                 before + 1000 * sizeof(struct midge_sub));
+    midge_sim_peer_close(fixture.sim, peer);
+    settle(&fixture);
+    cr_assert_leq(midge_broker_memory_bytes(&fixture.broker), before);
+    stop(&fixture);
+}
