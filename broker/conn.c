@@ -701,6 +701,7 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
     uint64_t flush_ms = status == MIDGE_E_SHUTDOWN ? FLUSH_MS_SHUTDOWN_MAX : FLUSH_MS_MAX;
 
     if (conn->state == MIDGE_CONN_FLUSHING && is_hard(status)) {
+        conn->close_status = status;
         begin_closing(shard, conn);
         return;
     }

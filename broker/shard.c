@@ -328,7 +328,8 @@ static void check_memory(struct midge_shard *shard)
 
         if (conn->state == MIDGE_CONN_CLOSING && conn->close_status == MIDGE_E_MEMORY)
             return; /* one is on its way already */
-        if (conn->state != MIDGE_CONN_OPEN || conn->owner != shard)
+        if ((conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING) ||
+            conn->owner != shard)
             continue;
         bytes = held_bytes_of(conn);
         if (bytes > largest_bytes) {

@@ -296,3 +296,27 @@ Test(pressure, memory_comes_back_when_subscriptions_leave)
     cr_assert_leq(midge_broker_memory_bytes(&fixture.broker), before);
     stop(&fixture);
 }
+
+Test(pressure, those_that_are_closing_are_closed_first_when_memory_is_short)
+{
+    struct fixture fixture;
+    uint32_t publisher;
+    uint32_t modest;
+    uint32_t greedy;
+
+    prepare(&fixture);
+    fixture.config.memory_bytes_max = 4 << 20;
+    start(&fixture);
+    modest = join(&fixture, "SUB a 1\r\n");
+    greedy = join(&fixture, "SUB big 1\r\n");
+    publisher = join(&fixture, "");
+    publish_mib(&fixture, publisher);
+    /* It now owes more than any other one, and takes its time to go. */
+    write_text(&fixture, greedy, "NONSENSE\r\n");
+    fixture.broker.memory_bytes_max = 1 << 19;
+    for (uint32_t i = 0; i < 100; i++) {
+        write_text(&fixture, modest, "PUB a 2\r\nhi\r\n");
+        cr_assert(is_open(&fixture, modest), "closed for the memory of another one");
+    }
+    stop(&fixture);
+}
