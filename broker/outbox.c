@@ -150,7 +150,8 @@ uint8_t *midge_outbox_append(struct midge_outbox *outbox, struct midge_spares *s
     uint8_t *room;
 
     if (tail == NULL || tail->cap - tail->len < len || tail->cap == 0) {
-        if (tail == NULL && spares->small->cap >= len) {
+        /* Behind a view a small one, too: often the next frame is followed by a view again. */
+        if ((tail == NULL || tail->cap == 0) && spares->small->cap >= len) {
             tail = spares->small;
             spares->small = NULL;
         } else {

@@ -36,8 +36,8 @@
 #include "midge/status.h"
 #include "msg.h"
 
-/* Blocks of the pool for output bytes: the first of an empty outbox is small, later ones are large.
- */
+/* Blocks of the pool for output bytes: the first of an empty outbox and the first behind a shared
+ * message are small, later ones are large. */
 #define MIDGE_SEGMENT_SMALL_LEN 4096u
 #define MIDGE_SEGMENT_LARGE_LEN 65536u
 

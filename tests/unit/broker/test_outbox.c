@@ -207,6 +207,31 @@ Test(outbox, a_shared_message_is_sent_from_one_place_and_released_once)
     midge_pool_deinit(&second.pool);
 }
 
+Test(outbox, the_frame_of_a_shared_message_takes_little_room)
+{
+    const uint32_t count = 100;
+    struct midge_op op = {.kind = MIDGE_OP_PUB,
+                          .subject = MIDGE_SLICE_LITERAL("a"),
+                          .size_text = MIDGE_SLICE_LITERAL("9000"),
+                          .total_len = 9000};
+    struct midge_msg *msg;
+    struct fixture fixture;
+    int64_t before;
+
+    set_up(&fixture, 1 << 20);
+    msg = midge_msg_create(&fixture.pool, &op);
+    before = midge_pool_held_bytes(&fixture.pool);
+    for (uint32_t i = 0; i < count; i++) {
+        append(&fixture, "MSG a 1 9000\r\n", 14);
+        midge_outbox_append_msg(&fixture.outbox, &fixture.spares, msg,
+                                midge_slice_make(msg->body, 9002));
+    }
+    cr_assert_lt(midge_pool_held_bytes(&fixture.pool) - before,
+                 count * MIDGE_SEGMENT_SMALL_LEN * 2);
+    midge_msg_release(msg, &fixture.pool);
+    tear_down(&fixture);
+}
+
 Test(outbox, a_watched_outbox_says_when_it_has_drained)
 {
     uint8_t out[64];
