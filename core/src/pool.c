@@ -7,6 +7,7 @@
  */
 #include "midge/pool.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,6 +83,25 @@ void *midge_pool_alloc(struct midge_pool *pool, uint32_t len, uint32_t *cap_out)
     return block;
 }
 
+/* Give one kept block of a larger class back to the allocator; false if there is none. Small blocks
+ * come first: a burst of large ones must not leave the small ones of every message without a place.
+ */
+static MIDGE_COLD bool evict_larger(struct midge_pool *pool, uint32_t class)
+{
+    for (uint32_t larger = MIDGE_POOL_CLASS_COUNT - 1; larger > class; larger--) {
+        struct free_block *block = pool->free_lists[larger];
+
+        if (block == NULL)
+            continue;
+        pool->free_lists[larger] = block->next;
+        pool->kept_bytes -= class_cap(larger);
+        pool->released_bytes += class_cap(larger);
+        free(block);
+        return true;
+    }
+    return false;
+}
+
 void midge_pool_free(struct midge_pool *pool, void *block, uint32_t cap)
 {
     const uint32_t class = class_of(cap);
@@ -91,7 +111,8 @@ void midge_pool_free(struct midge_pool *pool, void *block, uint32_t cap)
     MIDGE_ASSERT(cap == class_cap(class));
 
     add_held(pool, -(int64_t)cap);
-    if (pool->kept_bytes + cap > pool->keep_bytes) {
+    /* One is enough: it was larger. */
+    if (MIDGE_UNLIKELY(pool->kept_bytes + cap > pool->keep_bytes) && !evict_larger(pool, class)) {
         free(block);
         pool->released_bytes += cap;
         return;

@@ -3,8 +3,8 @@
  * out.
  *
  * A freed block goes to the free list of the pool that frees it, whichever pool it came from. At
- * most `keep_bytes` stay in the free lists; what is over goes back to the allocator, so memory
- * returns after a burst, and the message path does not allocate once it is warm.
+ * most `keep_bytes` stay in the free lists; what is over goes back to the allocator, the largest
+ * first, so memory returns after a burst, and the message path does not allocate once it is warm.
  *
  * Thread: shard; `held_bytes` is one writer, any reader. A block may be freed into another shard's
  * pool, so a single pool's held_bytes may be negative; the sum over all pools is exact.

@@ -62,3 +62,25 @@ Test(pool, what_is_over_the_ceiling_goes_back)
     cr_assert_eq(midge_pool_held_bytes(&pool), 0);
     midge_pool_deinit(&pool);
 }
+
+Test(pool, a_burst_of_large_blocks_does_not_keep_small_ones_from_being_reused)
+{
+    struct midge_pool pool;
+    uint32_t caps[8];
+    void *blocks[8];
+    uint64_t before;
+
+    midge_pool_init(&pool, 8 << 20);
+    for (uint32_t i = 0; i < 8; i++)
+        blocks[i] = midge_pool_alloc(&pool, 1 << 20, &caps[i]);
+    for (uint32_t i = 0; i < 8; i++)
+        midge_pool_free(&pool, blocks[i], caps[i]);
+    before = pool.malloc_count;
+    for (uint32_t i = 0; i < 100; i++) {
+        blocks[0] = midge_pool_alloc(&pool, 4096, &caps[0]);
+        midge_pool_free(&pool, blocks[0], caps[0]);
+        cr_assert_leq(pool.kept_bytes, pool.keep_bytes);
+    }
+    cr_assert_eq(pool.malloc_count, before + 1);
+    midge_pool_deinit(&pool);
+}
