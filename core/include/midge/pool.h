@@ -36,9 +36,9 @@ void midge_pool_init(struct midge_pool *pool, uint64_t keep_bytes);
 void midge_pool_deinit(struct midge_pool *pool);
 
 /**
- * @param len      bytes wanted, 1..1 GiB
+ * @param len      bytes wanted, from 1
  * @param cap_out  bytes of room, >= len; pass it back to free
- * @return owned, aligned to 64, contents undefined; NULL without memory
+ * @return owned, aligned to 64, contents undefined; NULL without memory, or over 1 GiB
  * Thread: shard.
  */
 void *midge_pool_alloc(struct midge_pool *pool, uint32_t len, uint32_t *cap_out);

@@ -84,3 +84,15 @@ Test(pool, a_burst_of_large_blocks_does_not_keep_small_ones_from_being_reused)
     cr_assert_eq(pool.malloc_count, before + 1);
     midge_pool_deinit(&pool);
 }
+
+Test(pool, more_than_the_largest_class_is_refused)
+{
+    struct midge_pool pool;
+    uint32_t cap;
+
+    midge_pool_init(&pool, 1 << 20);
+    cr_assert_null(midge_pool_alloc(&pool, (1u << MIDGE_POOL_CLASS_LOG2_MAX) + 1, &cap));
+    cr_assert_null(midge_pool_alloc(&pool, UINT32_MAX, &cap));
+    cr_assert_eq(midge_pool_held_bytes(&pool), 0);
+    midge_pool_deinit(&pool);
+}
