@@ -21,7 +21,8 @@ struct publication {
     uint8_t plain_size_text[MIDGE_DECIMAL_LEN_MAX]; /* for subscribers without headers */
     struct midge_pause pause;                       /* recipients that are behind */
     uint32_t appended;                              /* deliveries */
-    uint32_t behind;                                /* of those, over 3/4 of max_pending */
+    uint32_t behind; /* of those to others, how many were left over the high mark */
+    uint32_t ahead;  /* … and how many were not */
 };
 
 enum outcome {
@@ -97,9 +98,14 @@ static void note_fill(struct publication *pub, struct midge_conn *conn)
     struct midge_outbox *outbox = &conn->outbox;
 
     pub->appended++;
-    if (MIDGE_LIKELY(outbox->pending_bytes <=
-                     outbox->pending_bytes_max / MIDGE_PENDING_HIGH_DIVISOR))
+    /* Nobody is held back for himself: a client may write all before it reads. */
+    if (MIDGE_UNLIKELY(conn == pub->conn))
         return;
+    if (MIDGE_LIKELY(outbox->pending_bytes <=
+                     outbox->pending_bytes_max / MIDGE_PENDING_HIGH_DIVISOR)) {
+        pub->ahead++;
+        return;
+    }
     pub->behind++;
     if (pub->pause.target_count < MIDGE_PAUSE_TARGETS_MAX) {
         outbox->watched = true;
@@ -350,10 +356,11 @@ static void route(struct midge_shard *shard, struct publication *pub)
     pub->pause.target_count = 0;
     pub->appended = 0;
     pub->behind = 0;
+    pub->ahead = 0;
     deliver_to_all(shard, pub);
     if (pub->appended == 0 && pub->reply.len > 0 && conn->no_responders)
         no_responders(shard, pub);
-    if (MIDGE_UNLIKELY(pub->behind > 0 && pub->behind == pub->appended) &&
+    if (MIDGE_UNLIKELY(pub->behind > 0 && pub->ahead == 0) &&
         !shard->config->no_fast_producer_stall) {
         pub->pause.until_ns = shard->now_ns + shard->config->write_deadline_ms * 1000000ull;
         midge_conn_pause(shard, conn, &pub->pause);

@@ -1,7 +1,7 @@
 """What the hostile tests share: a broker process that can be measured, a client on a plain socket that
 reads strictly, traffic that proves itself, and the runner of a file's cases.
 
-A case is a function whose name begins with `case_`; it fails by an exception. What it measured goes out
+A case is a function whose name begins with `case_` (or `long_`); it fails by an exception. What it measured goes out
 with note(). Memory figures are only judged without a sanitizer, which has memory of its own.
 """
 
@@ -397,10 +397,14 @@ def make_random(name="MIDGE_SEED"):
 
 
 def run(cases):
-    """Run the cases named on the command line, or all; exit 1 if one fails."""
-    functions = {name[5:]: item for name, item in cases.items() if name.startswith("case_")}
+    """Run the cases named on the command line, or all; those called long_* with the word `long`. Exit 1
+    if one fails."""
+    names = sys.argv[1:]
+    prefix = "long_" if names == ["long"] else "case_"
+    functions = {name[5:]: item for name, item in cases.items() if name.startswith(prefix)}
+    names = list(functions) if names in ([], ["long"]) else names
     failed = skipped = 0
-    for name in sys.argv[1:] or functions:
+    for name in names:
         began = time.monotonic()
         print(f"{name}", flush=True)
         try:
@@ -415,6 +419,6 @@ def run(cases):
         print(f"  {time.monotonic() - began:.1f} s", flush=True)
     if failed:
         sys.exit(1)
-    if skipped == len(sys.argv[1:] or functions):
+    if skipped == len(names):
         print("skipped: nothing of it can run here")
         sys.exit(SKIPPED)
