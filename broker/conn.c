@@ -463,7 +463,8 @@ void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
     conn->paused = false;
     free(conn->pause);
     conn->pause = NULL;
-    /* Its PONG may lie behind what was not read. */
+    /* Its PONGs may lie behind what was not read. */
+    conn->pings_out = 0;
     if (conn->ping_at_ns < shard->now_ns + interval_ns)
         conn->ping_at_ns = shard->now_ns + interval_ns;
     if (!conn->recv_armed && conn->state == MIDGE_CONN_OPEN)
