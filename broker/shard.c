@@ -453,6 +453,7 @@ static void adapt_spin(struct midge_shard *shard, bool found)
     midge_ring_counts(shard->ring, &counts);
     if (counts.spin_hits != shard->spin_hits) {
         shard->spin_hits = counts.spin_hits;
+        shard->spins = counts.spins;
         shard->spin_ns = shard->spin_ns_max;
         return;
     }
