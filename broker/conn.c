@@ -745,6 +745,9 @@ static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
         return;
     midge_outbox_lock(&conn->outbox);
     conn->outbox.closing = true;
+    /* They leave the index with all the others, in another order: looking for each in this list
+     * would take quadratic time. */
+    conn->expired = NULL;
     MIDGE_ASSERT(conn->outbox.flush_shard == MIDGE_FLUSH_FREE);
     midge_outbox_unlock(&conn->outbox);
     midge_ring_close(shard->ring, conn->fd);
@@ -769,12 +772,13 @@ static void free_sub_cb(void *context, void *object)
     midge_sub_destroy(object);
 }
 
-/* Take the subscription off the expired list, if it is on it. Under the outbox lock. */
+/* Take the subscription off the expired list, if it is on it: near its head, but for a closed
+ * connection, whose list was given up. Under the outbox lock. */
 static void unlink_expired(struct midge_conn *conn, struct midge_sub *sub)
 {
     struct midge_sub **link = &conn->expired;
 
-    if (!sub->expired)
+    if (!sub->expired || conn->state == MIDGE_CONN_PURGING)
         return;
     while (*link != sub) {
         MIDGE_ASSERT(*link != NULL);

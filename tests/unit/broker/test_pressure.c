@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dispatch.h"
 #include "midge/ring_sim.h"
 #include "shard.h"
 
@@ -216,6 +217,46 @@ Test(pressure, a_publisher_that_is_not_read_is_not_stale)
     }
     cr_assert(is_open(&fixture, publisher), "closed as stale while it was not read");
     cr_assert_eq(paused_count(&fixture), 1);
+    stop(&fixture);
+}
+
+static struct midge_conn *conn_of(struct fixture *fixture, uint32_t peer)
+{
+    /* Slots are taken in the order in which peers connect. */
+    return &fixture->broker.conns[peer];
+}
+
+Test(pressure, subscriptions_at_their_max_leave_a_closed_connection_with_the_others)
+{
+    const struct midge_op op = {.kind = MIDGE_OP_PUB,
+                                .subject = MIDGE_SLICE_LITERAL("a"),
+                                .size_text = MIDGE_SLICE_LITERAL("0"),
+                                .payload = MIDGE_SLICE_LITERAL(""),
+                                .payload_whole = true};
+    struct fixture fixture;
+    struct midge_conn *conn;
+    uint32_t peer;
+
+    prepare(&fixture);
+    start(&fixture);
+    peer = join(&fixture, "");
+    for (uint32_t i = 0; i < 5000; i++) {
+        char line[64];
+
+        (void)snprintf(line, sizeof(line), "SUB a %u\r\nUNSUB %u 1\r\n", i, i);
+        write_text(&fixture, peer, line);
+    }
+    conn = conn_of(&fixture, peer);
+    cr_assert_eq(conn->subs.count, 5000);
+    midge_dispatch_publish(fixture.shard, conn, &op);
+    cr_assert_not_null(conn->expired);
+    midge_conn_close(fixture.shard, conn, MIDGE_E_READ);
+    while (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_CLOSING)
+        midge_shard_turn(fixture.shard, false);
+    cr_assert_null(conn->expired, "each is looked for in the list of all");
+    settle(&fixture);
+    cr_assert_eq(conn->state, MIDGE_CONN_FREE);
+    cr_assert_eq(conn->subs.count, 0);
     stop(&fixture);
 }
 
