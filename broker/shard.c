@@ -24,6 +24,11 @@
 #define TRIM_BYTES_MIN (16ull * 1024 * 1024)
 #define TRIM_IDLE_MS   1000u
 
+/* Bytes that a shard may come to hold before it looks at max_memory again, and into how many of
+ * them a small max_memory is divided. */
+#define MEMORY_STEP_BYTES (1 << 20)
+#define MEMORY_STEPS_MIN  64u
+
 /* How soon accept is tried again where nothing else says that a descriptor came free. */
 #define ACCEPT_RETRY_MS 500u
 
@@ -313,6 +318,25 @@ static uint64_t held_bytes_of(struct midge_conn *conn)
     return bytes;
 }
 
+/* True if max_memory is reached. The index is summed up only when this shard has come to hold a
+ * step more than at the last look, or memory was short then: SUB, by which the index grows, looks
+ * for itself. */
+static bool is_memory_short(struct midge_shard *shard)
+{
+    const uint64_t bytes_max = shard->broker->memory_bytes_max;
+    const uint64_t share = bytes_max / MEMORY_STEPS_MIN;
+    const int64_t step = share < MEMORY_STEP_BYTES ? (int64_t)share : MEMORY_STEP_BYTES;
+    const int64_t held = midge_pool_held_bytes(&shard->pool);
+
+    if (held < shard->held_bytes_seen)
+        shard->held_bytes_seen = held;
+    if (MIDGE_LIKELY(!shard->memory_short && held - shard->held_bytes_seen < step))
+        return false;
+    shard->held_bytes_seen = held;
+    shard->memory_short = midge_broker_memory_bytes(shard->broker) > bytes_max;
+    return shard->memory_short;
+}
+
 /* Over max_memory the connection that holds most is closed. One per turn: its memory comes back
  * when its last operation has ended, so more at once would close more than needed. */
 static void check_memory(struct midge_shard *shard)
@@ -320,7 +344,7 @@ static void check_memory(struct midge_shard *shard)
     struct midge_conn *largest = NULL;
     uint64_t largest_bytes = 0;
 
-    if (MIDGE_LIKELY(midge_broker_memory_bytes(shard->broker) <= shard->broker->memory_bytes_max))
+    if (MIDGE_LIKELY(!is_memory_short(shard)))
         return;
     for (uint32_t i = 0; i < midge_broker_slot_high(shard->broker); i++) {
         struct midge_conn *conn = &shard->broker->conns[i];

@@ -72,6 +72,8 @@ struct midge_shard {
     struct midge_conn *purging;       /* subscriptions leave the index */
     struct midge_listener_state listeners[MIDGE_LISTENERS_MAX];
     uint32_t listener_count;
+    bool memory_short;       /* max_memory was reached at the last look */
+    int64_t held_bytes_seen; /* of the pool, at the last look or less since */
     uint64_t trim_at_ns;   /* free pages go back to the system then, if nothing happens before */
     uint64_t accept_at_ns; /* accept is tried again then; UINT64_MAX = it runs */
     uint64_t spin_ns;      /* current budget, adapted */

@@ -355,6 +355,7 @@ Test(pressure, those_that_are_closing_are_closed_first_when_memory_is_short)
     /* It now owes more than any other one, and takes its time to go. */
     write_text(&fixture, greedy, "NONSENSE\r\n");
     fixture.broker.memory_bytes_max = 1 << 19;
+    fixture.shard->memory_short = true;
     for (uint32_t i = 0; i < 100; i++) {
         write_text(&fixture, modest, "PUB a 2\r\nhi\r\n");
         cr_assert(is_open(&fixture, modest), "closed for the memory of another one");
