@@ -19,10 +19,10 @@
  * stays within 4 ms. */
 #define PURGE_SUBS_PER_TURN 2048u
 
-/* After a burst that gave so much back to the allocator, and then a second without events, the
- * allocator gives it back to the system. */
+/* After a burst that gave so much back to the allocator, and then a second in which no more came,
+ * the allocator gives it back to the system, in a turn that has nothing else to do. */
 #define TRIM_BYTES_MIN (16ull * 1024 * 1024)
-#define TRIM_IDLE_MS   1000u
+#define TRIM_QUIET_MS  1000u
 
 /* Bytes that a shard may come to hold before it looks at max_memory again, and into how many of
  * them a small max_memory is divided. */
@@ -375,10 +375,12 @@ static void trim_when_idle(struct midge_shard *shard, bool found)
 {
     if (MIDGE_LIKELY(shard->pool.released_bytes < TRIM_BYTES_MIN))
         return;
-    if (found || shard->trim_at_ns == UINT64_MAX) {
-        shard->trim_at_ns = shard->now_ns + TRIM_IDLE_MS * NS_PER_MS;
-    } else if (shard->trim_at_ns <= shard->now_ns) {
+    if (shard->pool.released_bytes != shard->trim_seen_bytes) {
+        shard->trim_seen_bytes = shard->pool.released_bytes;
+        shard->trim_at_ns = shard->now_ns + TRIM_QUIET_MS * NS_PER_MS;
+    } else if (!found && shard->trim_at_ns <= shard->now_ns) {
         shard->trim_at_ns = UINT64_MAX;
+        shard->trim_seen_bytes = 0;
         shard->pool.released_bytes = 0;
         (void)malloc_trim(0);
     }

@@ -28,8 +28,8 @@ struct midge_conn_ref {
     uint32_t generation;
 };
 
-/* References to connections, each at most once per turn; room for every slot (dirty: twice, since a stop may
- * mark before a turn what the turn marks again), touched only when used. */
+/* References to connections, each at most once per turn; room for every slot (dirty: twice, since a
+ * stop may mark before a turn what the turn marks again), touched only when used. */
 struct midge_conn_list {
     struct midge_conn_ref *refs;
     uint32_t count;
@@ -72,11 +72,12 @@ struct midge_shard {
     struct midge_conn *purging;       /* subscriptions leave the index */
     struct midge_listener_state listeners[MIDGE_LISTENERS_MAX];
     uint32_t listener_count;
-    bool memory_short;       /* max_memory was reached at the last look */
-    int64_t held_bytes_seen; /* of the pool, at the last look or less since */
-    uint64_t trim_at_ns;   /* free pages go back to the system then, if nothing happens before */
-    uint64_t accept_at_ns; /* accept is tried again then; UINT64_MAX = it runs */
-    uint64_t spin_ns;      /* current budget, adapted */
+    bool memory_short;        /* max_memory was reached at the last look */
+    int64_t held_bytes_seen;  /* of the pool, at the last look or less since */
+    uint64_t trim_seen_bytes; /* released_bytes of the pool when the time below was set */
+    uint64_t trim_at_ns;      /* free pages go back to the system then, if nothing happens before */
+    uint64_t accept_at_ns;    /* accept is tried again then; UINT64_MAX = it runs */
+    uint64_t spin_ns;         /* current budget, adapted */
     uint64_t spin_ns_max;
     uint64_t spins;      /* of the ring, as seen last */
     uint64_t spin_hits;  /* likewise */
@@ -119,7 +120,8 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait);
  */
 void midge_shard_stop(struct midge_shard *shard);
 
-/** True when no connection is left, no listener is armed and nothing retired waits. Thread: shard. */
+/** True when no connection is left, no listener is armed and nothing retired waits. Thread: shard.
+ */
 bool midge_shard_is_idle(const struct midge_shard *shard);
 
 /** Remember that a connection has output, or is to be finished: it is looked at when the turn ends.
