@@ -36,14 +36,14 @@ struct midge_config {
     /* Where clients connect. host NULL = loopback only (127.0.0.1 and ::1) without credentials,
      * every address with them. */
     char *host;
-    int32_t port;        /* -1 = any free port */
-    char *unix_path;     /* NULL = no Unix socket */
-    uint32_t unix_mode;  /* permission bits of the socket file, 0700 by default */
+    int32_t port;           /* -1 = any free port */
+    char *unix_path;        /* NULL = no Unix socket */
+    uint32_t unix_mode;     /* permission bits of the socket file, 0700 by default */
     char *client_advertise; /* host:port shown in INFO, or NULL */
 
-    char *server_name;   /* NULL = server id */
-    char *config_file;   /* NULL = none */
-    char *pid_file;      /* NULL = none */
+    char *server_name;    /* NULL = server id */
+    char *config_file;    /* NULL = none */
+    char *pid_file;       /* NULL = none */
     char *ports_file_dir; /* NULL = none */
 
     /* Limits. */
@@ -69,9 +69,9 @@ struct midge_config {
     char *token;
 
     /* Logging. */
-    char *log_file; /* NULL = standard error */
-    uint64_t log_size_limit; /* bytes, 0 = no rotation */
-    uint32_t log_files_max;  /* live file included, 0 = keep all */
+    char *log_file;              /* NULL = standard error */
+    uint64_t log_size_limit;     /* bytes, 0 = no rotation */
+    uint32_t log_files_max;      /* live file included, 0 = keep all */
     uint32_t traced_msg_len_max; /* 0 = all */
     bool log_time;
     bool log_time_utc;
@@ -80,9 +80,9 @@ struct midge_config {
     bool trace_verbose;
 
     /* Ours. */
-    uint32_t threads;  /* 1 for now */
-    uint32_t spin_us;  /* MIDGE_SPIN_AUTO = calibrated */
-    uint32_t io_kind;  /* enum midge_ring_kind, from --io auto|io_uring|epoll */
+    uint32_t threads; /* 1 for now */
+    uint32_t spin_us; /* MIDGE_SPIN_AUTO = calibrated */
+    uint32_t io_kind; /* enum midge_ring_kind, from --io auto|io_uring|epoll */
     bool ignore_unsupported;
 
     enum midge_config_action action;

@@ -122,7 +122,8 @@ static void write_ports_file(const struct midge_config *config,
                         strerror(errno));
 }
 
-/* What INFO says: where we listen, or the address that the configuration wants clients to be told. */
+/* What INFO says: where we listen, or the address that the configuration wants clients to be told.
+ */
 static void set_info_address(struct midge_broker *broker, const struct midge_listeners *listeners)
 {
     const char *advertise = broker->config->client_advertise;
@@ -175,7 +176,8 @@ static void *shard_main(void *argument)
     report(serve, shard);
     while (!shard->stop_seen || !midge_shard_is_idle(shard))
         midge_shard_turn(shard, true);
-    /* Not destroyed here: main may be about to ring the doorbell of a shard that ended by itself. */
+    /* Not destroyed here: main may be about to ring the doorbell of a shard that ended by itself.
+     */
     return NULL;
 }
 

@@ -9,8 +9,8 @@
 #include <stdint.h>
 
 /**
- * @param spin_us  microseconds, or MIDGE_SPIN_AUTO: what waking a thread costs here, measured; 0 where one
- *                 core is all there is, or where a CPU quota makes watching expensive
+ * @param spin_us  microseconds, or MIDGE_SPIN_AUTO: what waking a thread costs here, measured; 0
+ * where one core is all there is, or where a CPU quota makes watching expensive
  * @return nanoseconds
  * Cost: AUTO takes a few milliseconds.
  */

@@ -35,7 +35,7 @@
     X(stale, "connections closed as stale")                                                        \
     X(auth_errors, "connections closed for their credentials")                                     \
     X(memory_closed, "connections closed by max_memory")                                           \
-    X(stalls, "times a publisher was not read because every recipient was behind")            \
+    X(stalls, "times a publisher was not read because every recipient was behind")                 \
     X(turns, "loop turns")
 
 struct midge_stats {

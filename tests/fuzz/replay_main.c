@@ -1,8 +1,8 @@
 /*
  * Runs a fuzz target over the files of its corpus, where libFuzzer is not linked in.
  *
- * Arguments that begin with '-' are libFuzzer's and ignored; the others are files or directories. An
- * empty corpus is an error: a replay that ran nothing proves nothing.
+ * Arguments that begin with '-' are libFuzzer's and ignored; the others are files or directories.
+ * An empty corpus is an error: a replay that ran nothing proves nothing.
  */
 #include <dirent.h>
 #include <stddef.h>

@@ -12,7 +12,8 @@
 #define MIDGE_LIKELY(x)    __builtin_expect(!!(x), 1)
 #define MIDGE_UNLIKELY(x)  __builtin_expect(!!(x), 0)
 
-/** Write one line with the failed expression to standard error and abort. Thread: any (lock-free). */
+/** Write one line with the failed expression to standard error and abort. Thread: any (lock-free).
+ */
 MIDGE_COLD _Noreturn void midge_assert_fail(const char *expression, const char *file, int line);
 
 #define MIDGE_ASSERT(expression)                                                                   \

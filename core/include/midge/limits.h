@@ -14,13 +14,13 @@
 /* TCP port. Source: const.go DEFAULT_PORT. */
 #define MIDGE_PORT_DEFAULT 4222u
 
-/* Bytes of arguments in one control line. Source: const.go MAX_CONTROL_LINE_SIZE; the maximum is what
- * a 32-bit length minus the frame around it can hold. */
+/* Bytes of arguments in one control line. Source: const.go MAX_CONTROL_LINE_SIZE; the maximum is
+ * what a 32-bit length minus the frame around it can hold. */
 #define MIDGE_CONTROL_LINE_DEFAULT 4096u
 #define MIDGE_CONTROL_LINE_MAX     (1u << 30)
 
-/* Bytes of headers and payload in one message. Source: const.go MAX_PAYLOAD_SIZE; a size has at most
- * nine digits (util.go:83), so 999,999,999 is also what "unlimited" means. */
+/* Bytes of headers and payload in one message. Source: const.go MAX_PAYLOAD_SIZE; a size has at
+ * most nine digits (util.go:83), so 999,999,999 is also what "unlimited" means. */
 #define MIDGE_PAYLOAD_DEFAULT (1024u * 1024u)
 #define MIDGE_PAYLOAD_MAX     999999999u
 #define MIDGE_SIZE_DIGITS_MAX 9u
@@ -29,8 +29,8 @@
 #define MIDGE_PENDING_DEFAULT (64ull * 1024 * 1024)
 #define MIDGE_PENDING_MAX     (1ull << 40)
 
-/* Connections. Source: const.go DEFAULT_MAX_CONNECTIONS. The maximum keeps a slot index in 24 bits, with
- * room for the slots beyond the limit and for the handles of listeners. */
+/* Connections. Source: const.go DEFAULT_MAX_CONNECTIONS. The maximum keeps a slot index in 24 bits,
+ * with room for the slots beyond the limit and for the handles of listeners. */
 #define MIDGE_CONNECTIONS_DEFAULT 65536u
 #define MIDGE_CONNECTIONS_MAX     ((1u << 24) - 4096u)
 
@@ -41,8 +41,8 @@
 #define MIDGE_WRITE_DEADLINE_MS_DEFAULT 10000u
 #define MIDGE_AUTH_TIMEOUT_MS_DEFAULT   2000u
 
-/* Payload bytes that are copied into each outbox; a longer payload is shared by all targets. 8 KiB is
- * where one copy costs about as much as the bookkeeping of a shared message. */
+/* Payload bytes that are copied into each outbox; a longer payload is shared by all targets. 8 KiB
+ * is where one copy costs about as much as the bookkeeping of a shared message. */
 #define MIDGE_COPY_LEN_MAX 8192u
 
 /* Threads of one broker. */

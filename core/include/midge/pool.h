@@ -30,6 +30,7 @@ struct midge_pool {
     _Atomic int64_t held_bytes; /* bytes handed out minus bytes taken back */
 };
 
+/** @param keep_bytes  ceiling of what stays in the free lists. Thread: shard. */
 void midge_pool_init(struct midge_pool *pool, uint64_t keep_bytes);
 
 /** Give the free lists back to the allocator; blocks that are out stay valid. */

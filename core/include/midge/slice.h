@@ -18,6 +18,7 @@ struct midge_slice {
 #define MIDGE_SLICE_LITERAL(text)                                                                  \
     ((struct midge_slice){(const uint8_t *)("" text), (uint32_t)sizeof(text) - 1})
 
+/* A view of `len` bytes at `base`. */
 static inline struct midge_slice midge_slice_make(const void *base, uint32_t len)
 {
     return (struct midge_slice){(const uint8_t *)base, len};
@@ -29,11 +30,13 @@ static inline struct midge_slice midge_slice_text(const char *text)
     return (struct midge_slice){(const uint8_t *)text, (uint32_t)strlen(text)};
 }
 
+/* True if both have the same bytes. */
 static inline bool midge_slice_equal(struct midge_slice a, struct midge_slice b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.base, b.base, a.len) == 0);
 }
 
+/* True if the slice begins with the bytes of `prefix`. */
 static inline bool midge_slice_starts_with(struct midge_slice slice, struct midge_slice prefix)
 {
     return slice.len >= prefix.len && memcmp(slice.base, prefix.base, prefix.len) == 0;

@@ -1,13 +1,12 @@
 /*
  * Outcomes: name, number, whether it ends the connection, and the text a client sees.
  *
- * Three kinds: 0 is success, > 0 is flow (normal, never logged), < 0 is an operating error, handled by
- * the first function that can act and returned unchanged by the others.
+ * Three kinds: 0 is success, > 0 is flow (normal, never logged), < 0 is an operating error, handled
+ * by the first function that can act and returned unchanged by the others.
  *
- * X(name, value, closes, text): `closes` ends the connection; `text` goes out as -ERR '<text>', and an
- * empty text means that the peer gets no -ERR.
- * Source: nats-server v2.15.2, server/parser.go:1253, server/client.go:2520-2620, 3191, 6000,
- * server/errors.go.
+ * X(name, value, closes, text): `closes` ends the connection; `text` goes out as -ERR '<text>', and
+ * an empty text means that the peer gets no -ERR. Source: nats-server v2.15.2,
+ * server/parser.go:1253, server/client.go:2520-2620, 3191, 6000, server/errors.go.
  */
 #ifndef MIDGE_STATUS_H
 #define MIDGE_STATUS_H
