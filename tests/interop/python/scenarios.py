@@ -56,10 +56,22 @@ class Collector:
             await asyncio.wait_for(self._changed.wait_for(lambda: len(self.messages) >= count), WAIT_S)
 
 
+async def fence(connection):
+    """The server has handled all that the connection sent before.
+
+    flush() of nats-py is no fence: it writes its PING ahead of commands that still wait in the client.
+    """
+    try:
+        await connection.request("fence.nobody", b"", timeout=WAIT_S)
+        check(False, "somebody answers on fence.nobody")
+    except NoRespondersError:
+        pass
+
+
 async def settle(*connections):
     """All that was published before this reaches its subscribers, and anything surplus would show up."""
     for connection in connections:
-        await connection.flush(timeout=WAIT_S)
+        await fence(connection)
     await asyncio.sleep(QUIET_S)
 
 
@@ -72,7 +84,7 @@ async def request_reply(near, far):
 
     await far.subscribe("rr.upper", cb=upper)
     await far.subscribe("rr.silent", cb=silent)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     for i in range(100):
         reply = await near.request("rr.upper", b"one-%d" % i, timeout=WAIT_S)
         check_equal(reply.data, b"ONE-%d" % i, "reply to a request alone")
@@ -95,9 +107,9 @@ async def no_responders(near, far):
     except NoRespondersError:
         pass
     service = await far.subscribe("nr.service", cb=Collector().keep)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     await service.unsubscribe()
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     try:
         await near.request("nr.service", b"", timeout=WAIT_S)
         check(False, "a request to a service that left must fail")
@@ -113,14 +125,14 @@ async def headers(near, far):
         await far.publish(request.reply, request.data, headers={"Answer": "yes", **request.headers})
 
     await far.subscribe("hd.request", cb=respond)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     reply = await near.request("hd.request", b"body", timeout=WAIT_S, headers=sent)
     check_equal(reply.headers, {"Answer": "yes", **sent}, "headers of the reply")
     check_equal(reply.data, b"body", "payload after headers")
 
     plain = Collector()
     await far.subscribe("hd.plain", cb=plain.keep)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     await near.publish("hd.plain", b"", headers={"Only": "header"})
     await near.publish("hd.plain", b"no header")
     await plain.wait_for(2)
@@ -141,7 +153,7 @@ async def wildcards(near, far):
     collectors = {pattern: Collector() for pattern in patterns}
     for pattern, collector in collectors.items():
         await far.subscribe(pattern, cb=collector.keep)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     for subject in ("wc", "wc.a", "wc.a.b", "wc.c.b", "wc.a.d", "wc.a.b.e", "wcx.a.b.c"):
         await near.publish(subject, b"")
     await settle(near, far)
@@ -157,8 +169,8 @@ async def queue_groups(near, far):
     await far.subscribe("qg.job", queue="workers", cb=members[2].keep)
     await far.subscribe("qg.job", queue="auditors", cb=other_group.keep)
     await far.subscribe("qg.job", cb=plain.keep)
-    await near.flush(timeout=WAIT_S)
-    await far.flush(timeout=WAIT_S)
+    await fence(near)
+    await fence(far)
     wanted = sorted(b"%d" % i for i in range(300))
     for i in range(300):
         await near.publish("qg.job", b"%d" % i)
@@ -175,12 +187,12 @@ async def auto_unsubscribe(near, far):
     first, second = Collector(), Collector()
     await (await far.subscribe("au.first", cb=first.keep)).unsubscribe(limit=5)
     later = await far.subscribe("au.second", cb=second.keep)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     for i in range(2):
         await near.publish("au.second", b"%d" % i)
     await second.wait_for(2)
     await later.unsubscribe(limit=3)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     for i in range(10):
         await near.publish("au.first", b"%d" % i)
         await near.publish("au.second", b"%d" % (i + 2))
@@ -198,12 +210,13 @@ async def auto_unsubscribe(near, far):
 async def drain_subscription(near, far):
     slow = Collector(delay_s=0.005)
     sub = await far.subscribe("ds.work", cb=slow.keep)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     for i in range(50):
         await near.publish("ds.work", b"%d" % i)
-    await near.flush(timeout=WAIT_S)
+    await fence(near)
     await asyncio.wait_for(sub.drain(), WAIT_S)
     check_equal(slow.payloads(), [b"%d" % i for i in range(50)], "messages handled by the end of a drain")
+    await fence(far)
     try:
         await near.request("ds.work", b"", timeout=WAIT_S)
         check(False, "a drained subscription must be gone")
@@ -225,12 +238,12 @@ async def drain_connection(near, far):
         await worker.publish("dc.answer", message.data)
 
     await worker.subscribe("dc.work", cb=work)
-    await worker.flush(timeout=WAIT_S)
+    await fence(worker)
     await far.subscribe("dc.answer", cb=answers.keep)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     for i in range(50):
         await near.publish("dc.work", b"%d" % i)
-    await near.flush(timeout=WAIT_S)
+    await fence(near)
     await asyncio.wait_for(worker.drain(), WAIT_S)
     await asyncio.wait_for(closed.wait(), WAIT_S)
     check(worker.is_closed, "a drained connection must be closed")
@@ -245,7 +258,7 @@ async def large_payload(near, far):
         await request.respond(request.data)
 
     await far.subscribe("lp.echo", cb=echo)
-    await far.flush(timeout=WAIT_S)
+    await fence(far)
     for _ in range(3):
         reply = await near.request("lp.echo", payload, timeout=WAIT_S)
         check(reply.data == payload, f"1 MiB must come back unchanged, got {len(reply.data)} bytes")
@@ -258,7 +271,7 @@ async def max_payload(near, _far):
         check(False, "a payload over the limit must be refused")
     except MaxPayloadError:
         pass
-    await near.flush(timeout=WAIT_S)
+    await fence(near)
 
 
 async def reconnect(near, _far):
@@ -278,14 +291,14 @@ async def reconnect(near, _far):
     await client.subscribe("rc.plain", cb=plain.keep)
     await client.subscribe("rc.*", cb=wild.keep)
     await client.subscribe("rc.plain", queue="workers", cb=member.keep)
-    await client.flush(timeout=WAIT_S)
+    await fence(client)
 
     print("restart", flush=True)
     line = await asyncio.to_thread(sys.stdin.readline)
     check_equal(line, "restarted\n", "answer to restart")
     await asyncio.wait_for(lost.wait(), WAIT_S)
     await asyncio.wait_for(back.wait(), WAIT_S)
-    await client.flush(timeout=WAIT_S)
+    await fence(client)
     async with asyncio.timeout(WAIT_S):
         while not near.is_connected:
             await asyncio.sleep(0.02)
