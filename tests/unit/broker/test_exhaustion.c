@@ -1,0 +1,188 @@
+/*
+ * Memory runs out anywhere: nothing breaks, every delivery is accounted for, and everything is
+ * given back. Method: one script of all operations on the simulated ring, run again and again; in
+ * run n the n-th allocation of blocks, tables and index objects fails (--wrap), once or from then
+ * on, until a run has no n-th allocation.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "midge/ring_sim.h"
+#include "shard.h"
+
+#define NS_PER_MS 1000000ull
+#define RUNS_MAX  10000u
+
+static bool counting;
+static bool persistent;
+static uint64_t allocations; /* in this run */
+static uint64_t fails_at;
+
+void *__real_calloc(size_t count, size_t len);
+void *__real_aligned_alloc(size_t alignment, size_t len);
+void *__wrap_calloc(size_t count, size_t len);
+void *__wrap_aligned_alloc(size_t alignment, size_t len);
+
+static bool is_to_fail(void)
+{
+    const uint64_t number = allocations;
+
+    if (!counting)
+        return false;
+    allocations++;
+    return persistent ? number >= fails_at : number == fails_at;
+}
+
+void *__wrap_calloc(size_t count, size_t len)
+{
+    return is_to_fail() ? NULL : __real_calloc(count, len);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t len)
+{
+    return is_to_fail() ? NULL : __real_aligned_alloc(alignment, len);
+}
+
+struct fixture {
+    struct midge_config config;
+    struct midge_broker broker;
+    struct midge_log *log;
+    struct midge_sim *sim;
+    struct midge_shard *shard;
+    int listener;
+    uint32_t peers[3];
+};
+
+static void start(struct fixture *fixture)
+{
+    const struct midge_sim_options options = {.seed = 42};
+    struct midge_ring *ring;
+
+    memset(fixture, 0, sizeof(*fixture));
+    midge_config_init(&fixture->config);
+    fixture->config.connections_max = 16;
+    cr_assert_eq(midge_log_create(&fixture->config, &fixture->log), MIDGE_OK);
+    cr_assert_eq(midge_broker_init(&fixture->broker, &fixture->config, fixture->log, 42), MIDGE_OK);
+    fixture->broker.shard_count = 1;
+    fixture->sim = midge_sim_create(&options);
+    fixture->listener = midge_sim_listen(fixture->sim);
+    ring = midge_sim_ring_create(fixture->sim, NULL);
+    fixture->shard = midge_shard_create(&fixture->broker, 0, &ring);
+    cr_assert_not_null(fixture->shard);
+    midge_shard_add_listener(fixture->shard, fixture->listener);
+    for (uint32_t i = 0; i < 3; i++)
+        fixture->peers[i] = midge_sim_peer_connect(fixture->sim, fixture->listener);
+}
+
+static void turn(struct fixture *fixture)
+{
+    counting = true;
+    for (uint32_t i = 0; i < 5; i++)
+        midge_shard_turn(fixture->shard, false);
+    counting = false;
+}
+
+/* A peer that was closed takes nothing more, and that is all right. */
+static void say(struct fixture *fixture, uint32_t peer, const char *text)
+{
+    static uint8_t sink[65536];
+
+    (void)midge_sim_peer_write(fixture->sim, fixture->peers[peer], midge_slice_text(text));
+    turn(fixture);
+    for (uint32_t i = 0; i < 3; i++) {
+        while (midge_sim_peer_read(fixture->sim, fixture->peers[i], sink, sizeof(sink)) > 0)
+            turn(fixture);
+    }
+}
+
+static void play(struct fixture *fixture)
+{
+    static char big[20100];
+    const int cut = snprintf(big, sizeof(big), "PUB big r.1 20000\r\n%020000d\r\n", 1) - 5000;
+    char part[64];
+
+    for (uint32_t i = 0; i < 3; i++)
+        say(fixture, i,
+            "CONNECT {\"headers\":true,\"no_responders\":true,\"name\":\"a\"}\r\nPING\r\n");
+    say(fixture, 0,
+        "SUB a 1\r\nSUB a.* 2\r\nSUB a.> q 3\r\nSUB big 4\r\nSUB r.* 5\r\nUNSUB 1 2\r\n");
+    say(fixture, 1, "SUB a 1\r\nSUB a.b q 2\r\nSUB big 3\r\nSUB a. 9\r\nSUB a _sys_ 9\r\n");
+    say(fixture, 2, "PUB a 2\r\nhi\r\nPUB a.b 2\r\nhi\r\nPUB nobody r.2 0\r\n\r\nPUB a 0\r\n\r\n");
+    say(fixture, 0,
+        "PUB nobody r.2 0\r\n\r\nPUB a..b 0\r\n\r\nPUB $GR.x 0\r\n\r\nPUB a 3\r\nabc\r\n");
+    say(fixture, 2, "HPUB a 12 14\r\nNATS/1.0\r\n\r\nhi\r\n");
+    for (uint32_t i = 0; i < 40; i++) {
+        (void)snprintf(part, sizeof(part), "SUB s.%u.* %u\r\n", i, i + 100);
+        say(fixture, 0, part);
+    }
+    (void)midge_sim_peer_write(fixture->sim, fixture->peers[2],
+                               midge_slice_make(big, (uint32_t)cut));
+    turn(fixture);
+    say(fixture, 2, big + cut);
+    say(fixture, 1, "CONNECT {\"verbose\":true}\r\nSUB a 1\r\nUNSUB 1\r\n");
+    say(fixture, 2, "PUB a 2\r\nhi\r\nPU");
+    say(fixture, 2, "B a 1\r\nx\r\nNONSENSE\r\n");
+}
+
+static void check(struct fixture *fixture)
+{
+    const struct midge_stats *stats = &fixture->shard->stats;
+
+    cr_assert_eq(midge_stats_read(&stats->matched), midge_stats_read(&stats->out_msgs) +
+                                                        midge_stats_read(&stats->dropped_closing) +
+                                                        midge_stats_read(&stats->dropped_slow) +
+                                                        midge_stats_read(&stats->dropped_memory));
+    cr_assert_eq(midge_stats_read(&stats->out_msgs),
+                 midge_stats_read(&stats->delivered) + midge_stats_read(&stats->discarded));
+    cr_assert_eq(midge_stats_read(&stats->connects), midge_stats_read(&stats->disconnects));
+    cr_assert_eq(fixture->shard->sub_bytes, 0);
+    midge_spares_deinit(&fixture->shard->spares, &fixture->shard->pool);
+    cr_assert_eq(midge_pool_held_bytes(&fixture->shard->pool), 0);
+}
+
+static void stop(struct fixture *fixture)
+{
+    counting = true;
+    midge_shard_stop(fixture->shard);
+    counting = false;
+    while (!midge_shard_is_idle(fixture->shard)) {
+        turn(fixture);
+        midge_sim_advance(fixture->sim, 100 * NS_PER_MS);
+    }
+    check(fixture);
+    midge_shard_destroy(fixture->shard);
+    midge_sim_destroy(fixture->sim);
+    midge_broker_deinit(&fixture->broker);
+    midge_log_destroy(fixture->log);
+    midge_config_deinit(&fixture->config);
+}
+
+static void run_all(void)
+{
+    for (fails_at = 0; fails_at < RUNS_MAX; fails_at++) {
+        struct fixture fixture;
+
+        allocations = 0;
+        start(&fixture);
+        play(&fixture);
+        stop(&fixture);
+        if (allocations <= fails_at)
+            break;
+    }
+    cr_assert_gt(fails_at, 50, "the wrapper does not count");
+    cr_assert_lt(fails_at, RUNS_MAX);
+}
+
+Test(exhaustion, one_failed_allocation_breaks_nothing)
+{
+    persistent = false;
+    run_all();
+}
+
+Test(exhaustion, failed_allocations_from_some_point_on_break_nothing)
+{
+    persistent = true;
+    run_all();
+}
