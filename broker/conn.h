@@ -7,11 +7,12 @@
  *    +------------------------- RESTING <------ all subscriptions out of the index ---------+
  *         grace period, generation raised
  *
- *   OPEN      reads and parses
- *   FLUSHING  appends are refused; what is pending (an -ERR, earlier messages) is sent first
- *   CLOSING   the socket is shut down and its operations cancelled; waits for the last event of
- * each and for a free flush token PURGING   descriptor closed; subscriptions leave the index, a
- * bounded number per turn RESTING   unreachable for new matches; waits for the grace period
+ *   - OPEN: reads and parses
+ *   - FLUSHING: appends are refused; what is pending (an -ERR, earlier messages) is sent first
+ *   - CLOSING: the socket is shut down and its operations cancelled; waits for the last event of
+ *     each and for the result of the send under way
+ *   - PURGING: descriptor closed; subscriptions leave the index, a bounded number per turn
+ *   - RESTING: unreachable for new matches; waits for the grace period
  *
  * Thread: shard (owner), except the outbox and what sub.h says.
  * Memory: slots are mapped once and never unmapped, so a pointer to a slot is always readable; a
@@ -157,8 +158,8 @@ void midge_conn_send_err(struct midge_shard *shard, struct midge_conn *conn,
  */
 void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status);
 
-/** Not read until one of the targets has drained, or until write_deadline. Takes `pause`.
- * Thread: shard (owner). */
+/** Not read until one of the targets has drained, or until pause->until_ns.
+ * @param pause  borrowed; copied. Thread: shard (owner). */
 void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
                       const struct midge_pause *pause);
 

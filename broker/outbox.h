@@ -149,7 +149,7 @@ struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_
 /* What the outbox looks like after a send. */
 struct midge_flush_result {
     uint64_t pending_bytes;
-    uint64_t sent_msgs; /* deliveries wholly taken by the kernel */
+    uint64_t sent_msgs; /* deliveries in segments that the kernel has wholly taken */
     bool drained;       /* it was watched and fell below the low mark: publishers may go on */
 };
 

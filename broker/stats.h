@@ -3,8 +3,9 @@
  *
  * Every message is accounted for: matched = appended + dropped_closing + dropped_slow +
  * dropped_memory, and appended = delivered + discarded + what is still pending. `delivered` means
- * wholly handed to the kernel; a delivery of which only a part was handed over when its connection
- * closed is discarded.
+ * that its segment was wholly handed to the kernel. Of the segment of which only a part was handed
+ * over when its connection closed, all deliveries count as discarded, though the peer may have got
+ * the first ones.
  */
 #ifndef MIDGE_STATS_H
 #define MIDGE_STATS_H
