@@ -41,7 +41,7 @@ enum midge_conn_state {
     MIDGE_CONN_RESTING,
 };
 
-/* Recipients that a paused publisher waits for; more are not remembered. */
+/* Recipients that a paused publisher remembers; where there are more it waits for any one. */
 #define MIDGE_PAUSE_TARGETS_MAX 8u
 
 struct midge_pause_target {
@@ -53,6 +53,7 @@ struct midge_pause_target {
 struct midge_pause {
     uint64_t until_ns;
     uint32_t target_count;
+    bool any; /* there are more targets than these */
     struct midge_pause_target targets[MIDGE_PAUSE_TARGETS_MAX];
 };
 

@@ -107,11 +107,12 @@ static void note_fill(struct publication *pub, struct midge_conn *conn)
         return;
     }
     pub->behind++;
-    if (pub->pause.target_count < MIDGE_PAUSE_TARGETS_MAX) {
-        outbox->watched = true;
+    outbox->watched = true;
+    if (pub->pause.target_count < MIDGE_PAUSE_TARGETS_MAX)
         pub->pause.targets[pub->pause.target_count++] =
             (struct midge_pause_target){conn->index, outbox->generation};
-    }
+    else
+        pub->pause.any = true;
 }
 
 /* The one place where a subscription gets a message. Under the outbox lock. */
@@ -354,6 +355,7 @@ static void route(struct midge_shard *shard, struct publication *pub)
             ? 0
             : midge_encode_decimal(pub->plain_size_text, pub->body.len - pub->header_len);
     pub->pause.target_count = 0;
+    pub->pause.any = false;
     pub->appended = 0;
     pub->behind = 0;
     pub->ahead = 0;

@@ -155,21 +155,25 @@ static void take_requests(struct midge_shard *shard)
     }
 }
 
+static bool waits_for(const struct midge_pause *pause, const struct midge_conn *conn)
+{
+    for (uint32_t i = 0; i < pause->target_count; i++) {
+        if (pause->targets[i].index == conn->index &&
+            pause->targets[i].generation == conn->generation)
+            return true;
+    }
+    return pause->any;
+}
+
 void midge_shard_resume_publishers(struct midge_shard *shard, const struct midge_conn *drained)
 {
     struct midge_conn *conn = shard->paused;
 
     while (conn != NULL) {
         struct midge_conn *next = conn->next_paused;
-        const struct midge_pause *pause = conn->pause;
 
-        for (uint32_t i = 0; i < pause->target_count; i++) {
-            if (pause->targets[i].index == drained->index &&
-                pause->targets[i].generation == drained->generation) {
-                midge_conn_resume(shard, conn);
-                break;
-            }
-        }
+        if (waits_for(conn->pause, drained))
+            midge_conn_resume(shard, conn);
         conn = next;
     }
 }

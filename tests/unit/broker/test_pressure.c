@@ -192,6 +192,28 @@ Test(pressure, a_publisher_goes_on_when_the_one_it_waits_for_is_being_closed)
     stop(&fixture);
 }
 
+Test(pressure, a_publisher_goes_on_whichever_of_many_recipients_catches_up)
+{
+    for (uint32_t fast = 0; fast < 12; fast++) {
+        struct fixture fixture;
+        uint32_t readers[12];
+        uint32_t publisher;
+
+        prepare(&fixture);
+        fixture.config.pending_bytes_max = 2 << 20;
+        start(&fixture);
+        for (uint32_t i = 0; i < 12; i++)
+            readers[i] = join(&fixture, "SUB big 1\r\n");
+        publisher = join(&fixture, "");
+        publish_mib(&fixture, publisher);
+        settle(&fixture);
+        cr_assert_eq(paused_count(&fixture), 1);
+        (void)drain(&fixture, readers[fast]);
+        cr_assert_eq(paused_count(&fixture), 0, "number %u has caught up", fast);
+        stop(&fixture);
+    }
+}
+
 Test(pressure, a_publisher_that_is_not_read_is_not_stale)
 {
     struct fixture fixture;
