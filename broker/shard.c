@@ -15,9 +15,9 @@
 /* Bytes that the pool keeps for reuse: a burst of 64 large segments and some messages. */
 #define POOL_KEEP_BYTES (8ull * 1024 * 1024)
 
-/* Subscriptions of closed connections that leave the index in one turn: at under 2 us each the turn
- * stays within 4 ms. */
-#define PURGE_SUBS_PER_TURN 2048u
+/* Subscriptions of closed connections that leave the index in one turn: at 2 us or so each the
+ * others wait half a millisecond. */
+#define PURGE_SUBS_PER_TURN 256u
 
 /* After a burst that gave so much back to the allocator, and then a second in which no more came,
  * the allocator gives it back to the system, in a turn that has nothing else to do. */
