@@ -141,6 +141,22 @@ static const char *try_cancel(const struct trial *trial)
     return is_quiet(trial) ? NULL : "a cancelled recv ends twice";
 }
 
+static const char *try_timer(const struct trial *trial)
+{
+    const uint64_t deadline_ns = midge_ring_now_ns(trial->ring) + 100000;
+    struct midge_ring_event event;
+
+    /* The first wait moves the timer that await() left behind, and may end for that. */
+    for (uint32_t round = 0; round < 4; round++) {
+        midge_ring_wait(trial->ring, deadline_ns, 0);
+        if (midge_ring_next(trial->ring, &event))
+            return "a timer is taken for something else";
+        if (midge_ring_now_ns(trial->ring) >= deadline_ns)
+            return NULL;
+    }
+    return "a deadline does not end a sleep";
+}
+
 static const char *try_doorbell(const struct trial *trial)
 {
     struct midge_ring_event event;
@@ -159,7 +175,8 @@ static const char *try_doorbell(const struct trial *trial)
 enum midge_status midge_ring_uring_self_test(char why[128])
 {
     static const char *(*const tries[])(const struct trial *) = {
-        try_multishot_recv, try_lack_of_buffers, try_silent_send, try_cancel, try_doorbell};
+        try_timer,  try_multishot_recv, try_lack_of_buffers, try_silent_send,
+        try_cancel, try_timer,          try_doorbell};
     const struct midge_ring_options options = {.kind = MIDGE_RING_KIND_URING,
                                                .sq_entries = 16,
                                                .cq_entries = 32,

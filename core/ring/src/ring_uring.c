@@ -39,11 +39,10 @@
 #define NS_PER_S 1000000000ull
 
 /* Newer than liburing 2.3. Source: include/uapi/linux/io_uring.h of Linux 6.15. */
-#define ENTER_ABS_TIMER (1u << 5)
 #define ENTER_NO_IOWAIT (1u << 7)
 #define FEAT_NO_IOWAIT  (1u << 17)
 
-#define FEATURES_NEEDED (IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP)
+#define FEATURES_NEEDED (IORING_FEAT_NODROP | IORING_FEAT_CQE_SKIP)
 
 #define BUFFER_GROUP 0
 
@@ -77,17 +76,9 @@
 /* What user_data says an operation is: an event kind, or one of the ring's own. */
 enum {
     OWN_BELL = 0x40,
-    OWN_CANCEL = 0x41,
+    OWN_TIMER,
+    OWN_QUIET, /* nobody wants to know */
 };
-
-/* struct io_uring_getevents_arg, whose fields differ between library versions. */
-struct wait_argument {
-    uint64_t signal_mask;
-    uint32_t signal_mask_len;
-    uint32_t min_wait_us;
-    uint64_t timeout;
-};
-static_assert(sizeof(struct wait_argument) == 24, "layout of the kernel");
 
 /* A gathered send; the kernel reads it during the enter that submits it. */
 struct send_message {
@@ -105,8 +96,7 @@ struct uring {
     struct io_uring ring; /* its queues are shared with the kernel */
     uint32_t enter_flags; /* of every enter */
     uint32_t sleep_flags; /* of an enter that may sleep */
-    bool has_absolute_timer;
-    int bell_fd; /* eventfd; never read, the multishot poll on it sees each write */
+    int bell_fd;          /* eventfd; never read, the multishot poll on it sees each write */
     uint8_t *pool;
     struct io_uring_buf_ring *buffer_ring;
     uint16_t *free_stack;
@@ -120,7 +110,9 @@ struct uring {
     uint32_t failure_count; /* enters failed in a row */
     int32_t borrowed;       /* buffer of the last event, or -1 */
     bool is_bell_armed;
-    uint32_t arena_len; /* bytes in use */
+    uint64_t timer_at_ns; /* when the timer in the ring fires, UINT64_MAX = not armed */
+    struct __kernel_timespec timer_value; /* read by the kernel when it takes the entry */
+    uint32_t arena_len;                   /* bytes in use */
 
     /* Provided buffers. */
     uint32_t free_count;
@@ -140,6 +132,11 @@ static struct uring *uring_of(struct midge_ring *ring)
 static uint64_t pack(uint32_t kind, struct midge_handle handle)
 {
     return (uint64_t)kind << 56 | (uint64_t)handle.generation << 24 | handle.index;
+}
+
+static uint64_t own_data(uint32_t kind)
+{
+    return pack(kind, (struct midge_handle){.index = MIDGE_RING_INDEX_MAX + 1});
 }
 
 static inline bool cq_has_work(const struct uring *uring)
@@ -171,16 +168,14 @@ static inline uint32_t sq_publish(struct uring *uring)
  * One io_uring_enter. Failures leave the entries where they are, so the callers that must get them
  * out call again; only what no retry can mend is a broken invariant.
  */
-static void enter(struct uring *uring, uint32_t to_submit, uint32_t min_complete, uint32_t flags,
-                  struct wait_argument *argument)
+static void enter(struct uring *uring, uint32_t to_submit, uint32_t min_complete, uint32_t flags)
 {
     int res;
 
     midge_ring_count(&uring->base.enters);
-    res = io_uring_enter2((unsigned)uring->ring.enter_ring_fd, to_submit, min_complete,
-                          flags | uring->enter_flags, (void *)argument,
-                          argument != NULL ? sizeof(*argument) : 0);
-    if (MIDGE_LIKELY(res >= 0 || res == -ETIME || res == -EINTR)) {
+    res = io_uring_enter((unsigned)uring->ring.enter_ring_fd, to_submit, min_complete,
+                         flags | uring->enter_flags, NULL);
+    if (MIDGE_LIKELY(res >= 0 || res == -EINTR)) {
         uring->failure_count = 0;
         return;
     }
@@ -210,9 +205,9 @@ static MIDGE_COLD void submit_all(struct uring *uring)
     uint32_t pending;
 
     while ((pending = sq_publish(uring)) != 0) {
-        enter(uring, pending, 0, 0, NULL);
+        enter(uring, pending, 0, 0);
         if (uring->failure_count != 0) {
-            enter(uring, 0, 0, IORING_ENTER_GETEVENTS, NULL); /* finish what can free memory */
+            enter(uring, 0, 0, IORING_ENTER_GETEVENTS); /* finish what can free memory */
             back_off(uring);
         }
     }
@@ -401,10 +396,11 @@ static void uring_cancel(struct midge_ring *ring, int fd, struct midge_handle ha
 {
     struct io_uring_sqe *sqe = sqe_take(uring_of(ring));
 
+    (void)handle;
     /* What became of it is told by the last events of the cancelled operations. */
     io_uring_prep_cancel_fd(sqe, fd, IORING_ASYNC_CANCEL_ALL);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    sqe->user_data = pack(OWN_CANCEL, handle);
+    sqe->user_data = own_data(OWN_QUIET);
 }
 
 static void uring_close(struct midge_ring *ring, int fd)
@@ -415,11 +411,10 @@ static void uring_close(struct midge_ring *ring, int fd)
 
 static void bell_arm(struct uring *uring)
 {
-    const struct midge_handle own = {.index = MIDGE_RING_INDEX_MAX + 1};
     struct io_uring_sqe *sqe = sqe_take(uring);
 
     io_uring_prep_poll_multishot(sqe, uring->bell_fd, POLLIN);
-    sqe->user_data = pack(OWN_BELL, own);
+    sqe->user_data = own_data(OWN_BELL);
     uring->is_bell_armed = true;
 }
 
@@ -438,7 +433,7 @@ static void uring_wake(struct midge_ring *ring)
 static inline void flush(struct uring *uring, uint32_t pending)
 {
     if (pending != 0 || kernel_wants(uring) != 0)
-        enter(uring, pending, 0, IORING_ENTER_GETEVENTS, NULL);
+        enter(uring, pending, 0, IORING_ENTER_GETEVENTS);
 }
 
 static inline void look_pause(void)
@@ -465,7 +460,7 @@ static enum midge_watch watch(struct uring *uring, uint64_t deadline_ns, uint64_
 
         for (uint32_t look = 0; look < PAUSE_LOOKS; look++) {
             if (kernel_wants(uring) != 0)
-                enter(uring, 0, 0, IORING_ENTER_GETEVENTS, NULL);
+                enter(uring, 0, 0, IORING_ENTER_GETEVENTS);
             if (cq_has_work(uring) || midge_ring_bell_is_rung(&uring->base))
                 return MIDGE_WATCH_WORK;
             if (now_ns - begun_ns >= PAUSE_PHASE_NS)
@@ -483,29 +478,49 @@ static enum midge_watch watch(struct uring *uring, uint64_t deadline_ns, uint64_
     return MIDGE_WATCH_NOTHING;
 }
 
-/* Submit and sleep in one system call. */
-static void submit_and_sleep(struct uring *uring, uint32_t pending, uint64_t deadline_ns)
+/*
+ * See to it that something wakes us at the deadline. A timeout given to io_uring_enter would be
+ * started and stopped in each sleep, 0.3 us of it. Deadlines move rarely, and a wait may end early;
+ * so one timer stays armed in the ring, is moved when the deadline comes nearer, and left alone
+ * when it recedes.
+ */
+static inline void timer_set(struct uring *uring, uint64_t deadline_ns)
 {
-    struct wait_argument argument = {0};
-    struct __kernel_timespec timeout;
-    uint64_t value_ns = deadline_ns;
+    const bool is_armed = uring->timer_at_ns != UINT64_MAX;
+    struct io_uring_sqe *sqe;
 
+    if (uring->timer_at_ns <= deadline_ns)
+        return;
+    sqe = sqe_take(uring);
+    uring->timer_value.tv_sec = (int64_t)(deadline_ns / NS_PER_S);
+    uring->timer_value.tv_nsec = (long long)(deadline_ns % NS_PER_S);
+    if (is_armed) {
+        /* If it fired a moment ago there is none to move (-ENOENT); its own completion tells. */
+        io_uring_prep_timeout_update(sqe, &uring->timer_value, own_data(OWN_TIMER),
+                                     IORING_TIMEOUT_ABS);
+        sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+        sqe->user_data = own_data(OWN_QUIET);
+    } else {
+        io_uring_prep_timeout(sqe, &uring->timer_value, 0, IORING_TIMEOUT_ABS);
+        sqe->user_data = own_data(OWN_TIMER);
+    }
+    uring->timer_at_ns = deadline_ns;
+}
+
+/* Submit and sleep in one system call. */
+static void submit_and_sleep(struct uring *uring, uint64_t deadline_ns)
+{
+    uint32_t pending;
+
+    timer_set(uring, deadline_ns);
+    pending = sq_publish(uring);
+    uring->turn_tail = uring->ring.sq.sqe_tail;
     if (!midge_ring_bell_begin_sleep(&uring->base)) {
         flush(uring, pending);
         return;
     }
-    if (deadline_ns != UINT64_MAX) {
-        if (!uring->has_absolute_timer) {
-            const uint64_t now_ns = midge_ring_os_now_ns(NULL);
-
-            value_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
-        }
-        timeout.tv_sec = (int64_t)(value_ns / NS_PER_S);
-        timeout.tv_nsec = (long long)(value_ns % NS_PER_S);
-        argument.timeout = (uint64_t)(uintptr_t)&timeout;
-    }
     midge_ring_count(&uring->base.sleeps);
-    enter(uring, pending, 1, uring->sleep_flags, &argument);
+    enter(uring, pending, 1, uring->sleep_flags);
     if (MIDGE_UNLIKELY(uring->failure_count != 0))
         back_off(uring);
 }
@@ -536,9 +551,8 @@ static void uring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint64_t s
             midge_ring_count(&ring->spin_hits);
             return;
         }
-        pending = sq_pending(uring);
     }
-    submit_and_sleep(uring, pending, deadline_ns);
+    submit_and_sleep(uring, deadline_ns);
 }
 
 /* True while completions of this turn may be missing: not all submitted, or some in the overflow
@@ -557,7 +571,7 @@ static MIDGE_COLD void settle(struct uring *uring)
 
     if ((IO_URING_READ_ONCE(*uring->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) != 0)
         midge_ring_count(&uring->base.overflows);
-    enter(uring, (int32_t)left > 0 ? left : 0, 0, IORING_ENTER_GETEVENTS, NULL);
+    enter(uring, (int32_t)left > 0 ? left : 0, 0, IORING_ENTER_GETEVENTS);
     if (uring->failure_count != 0)
         back_off(uring);
 }
@@ -588,10 +602,11 @@ static inline bool deliver(struct uring *uring, const struct io_uring_cqe *cqe,
     const uint32_t kind = (uint32_t)(cqe->user_data >> 56);
     const bool more = (cqe->flags & IORING_CQE_F_MORE) != 0;
 
-    if (kind == OWN_CANCEL)
-        return false;
-    if (kind == OWN_BELL) {
-        uring->is_bell_armed = more;
+    if (MIDGE_UNLIKELY(kind >= OWN_BELL)) {
+        if (kind == OWN_BELL)
+            uring->is_bell_armed = more;
+        else if (kind == OWN_TIMER)
+            uring->timer_at_ns = UINT64_MAX;
         return false;
     }
     event_out->kind = (enum midge_ring_event_kind)kind;
@@ -713,25 +728,12 @@ static enum midge_status setup_queues(struct uring *uring, const struct midge_ri
                            (unsigned)FEATURES_NEEDED);
         return MIDGE_E_SYSTEM;
     }
-    uring->sleep_flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+    uring->sleep_flags = IORING_ENTER_GETEVENTS;
     if ((params.features & FEAT_NO_IOWAIT) != 0)
         uring->sleep_flags |= ENTER_NO_IOWAIT;
     if (io_uring_register_ring_fd(&uring->ring) == 1)
         uring->enter_flags = IORING_ENTER_REGISTERED_RING;
     return MIDGE_OK;
-}
-
-/* Absolute deadlines spare a reading of the clock before each sleep. Source: Linux 6.12. */
-static void setup_timer(struct uring *uring)
-{
-    struct wait_argument argument = {0};
-    const uint32_t flags = uring->sleep_flags | ENTER_ABS_TIMER | uring->enter_flags;
-
-    if (io_uring_enter2((unsigned)uring->ring.enter_ring_fd, 0, 0, flags, (void *)&argument,
-                        sizeof(argument)) < 0)
-        return;
-    uring->has_absolute_timer = true;
-    uring->sleep_flags |= ENTER_ABS_TIMER;
 }
 
 static void *map_zeroed(size_t len)
@@ -788,6 +790,7 @@ enum midge_status midge_ring_uring_create(const struct midge_ring_options *optio
     midge_ring_base_init(&uring->base, &uring_ops, midge_ring_os_seed());
     uring->ring.ring_fd = -1;
     uring->borrowed = -1;
+    uring->timer_at_ns = UINT64_MAX;
     uring->buffer_count = options->buffer_count;
     uring->buffer_len = options->buffer_len;
     uring->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -802,7 +805,6 @@ enum midge_status midge_ring_uring_create(const struct midge_ring_options *optio
     status = setup_buffers(uring, why);
     if (status != MIDGE_OK)
         goto err_free;
-    setup_timer(uring);
     *ring_out = &uring->base;
     return MIDGE_OK;
 

@@ -572,24 +572,58 @@ RING_TEST(ring, many_connections_are_echoed)
     midge_ring_destroy(rig.ring);
 }
 
-RING_TEST(ring, wait_ends_at_its_deadline)
+/* Wait for a deadline, as often as it takes; how often. */
+static uint32_t sleep_until(struct rig *rig, uint64_t deadline_ns, uint64_t spin_ns)
 {
     struct midge_ring_event event;
-    uint64_t deadline_ns;
     uint32_t wait_count = 0;
+
+    do {
+        midge_ring_wait(rig->ring, deadline_ns, spin_ns);
+        cr_assert_not(midge_ring_next(rig->ring, &event));
+        wait_count++;
+    } while (midge_ring_now_ns(rig->ring) < deadline_ns);
+    return wait_count;
+}
+
+RING_TEST(ring, wait_ends_at_its_deadline)
+{
     struct rig rig;
+    uint64_t now_ns;
 
     rig_open_default(&rig, kind);
-    midge_ring_wait(rig.ring, 1, 0); /* long past */
-    deadline_ns = midge_ring_now_ns(rig.ring) + 5000000;
-    while (midge_ring_now_ns(rig.ring) < deadline_ns) {
-        midge_ring_wait(rig.ring, deadline_ns, 0);
-        wait_count++;
+    cr_assert_leq(sleep_until(&rig, 1, 0), 1); /* long past */
+    for (uint32_t round = 0; round < 10; round++) {
+        now_ns = midge_ring_now_ns(rig.ring);
+        cr_assert_leq(sleep_until(&rig, now_ns + 1000000, 0), 3, "the wait did not sleep");
     }
-    cr_assert_leq(wait_count, 3, "the wait did not sleep");
-    deadline_ns = midge_ring_now_ns(rig.ring) + 2000000;
-    midge_ring_wait(rig.ring, deadline_ns, 60000000000ull); /* the watch ends there, too */
-    cr_assert_not(midge_ring_next(rig.ring, &event));
+    now_ns = midge_ring_now_ns(rig.ring);
+    (void)sleep_until(&rig, now_ns + 2000000, 60000000000ull); /* the watch ends there, too */
+    midge_ring_destroy(rig.ring);
+}
+
+/* Deadlines that come nearer and recede from wait to wait, each met. */
+RING_TEST(ring, wait_keeps_up_with_a_deadline_that_moves)
+{
+    struct midge_ring_event event;
+    struct rig rig;
+    int near_fd, far_fd;
+
+    rig_open_default(&rig, kind);
+    rig_unix_pair(&rig, &near_fd, &far_fd);
+    midge_ring_recv(rig.ring, near_fd, rig_handle(1));
+    for (uint32_t round = 0; round < 50; round++) {
+        const uint64_t now_ns = midge_ring_now_ns(rig.ring);
+
+        rig_write(far_fd, "x", 1); /* ends the first wait, whose deadline is left behind */
+        midge_ring_wait(rig.ring, now_ns + 600000000000ull * (1 + round % 3), 0);
+        event = rig_next(&rig);
+        rig_expect_bytes(&event, "x");
+        cr_assert_not(midge_ring_next(rig.ring, &event));
+        cr_assert_leq(sleep_until(&rig, now_ns + 1000000 * (1 + round % 4), 0), 4);
+    }
+    rig_hang_up(&rig, near_fd, 1);
+    (void)close(far_fd);
     midge_ring_destroy(rig.ring);
 }
 
