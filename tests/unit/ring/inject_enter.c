@@ -1,6 +1,5 @@
 /*
- * Traffic whose bytes are checked, for running under inject_enter.sh, which makes io_uring_enter
- * fail.
+ * Traffic whose bytes are checked, for running under inject.sh, which makes system calls fail.
  *
  * Streams go out through small sockets by silent sends, come back from plain far ends, and are
  * received by the ring. A lost submission shows as a hole in the pattern or as a stall; exit status
