@@ -498,7 +498,7 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
 {
     uint64_t deadline_ns;
 
-    if (!may_wait || shard->settle_soon || shard->purging != NULL ||
+    if (!may_wait || shard->settle_soon || shard->dirty.count > 0 || shard->purging != NULL ||
         midge_reclaim_waiting(shard->participant) > 0)
         return 0;
     /* The grace period of the last connection may just have ended: no event is left to wait for. */

@@ -32,7 +32,7 @@ static void send_sub_err(struct midge_shard *shard, struct midge_conn *conn,
     memcpy(text, head, (size_t)len);
     memcpy(text + len, op->subject.base, op->subject.len);
     len += (int)op->subject.len;
-    if (op->queue.len > 0 && tail[0] == '"') {
+    if (op->queue.len > 0 && tail[1] == '\0') {
         memcpy(text + len, using, sizeof(using) - 1);
         len += (int)sizeof(using) - 1;
         memcpy(text + len, op->queue.base, op->queue.len);

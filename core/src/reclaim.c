@@ -278,7 +278,7 @@ void midge_reclaim_quiescent(struct midge_participant *participant)
         batch_close(participant);
     }
     if (batch_is_free(participant)) {
-        const uint64_t share = participant->waiting.count / 8;
+        const uint64_t share = participant->waiting.count / 64;
 
         batch_free(participant, &participant->waiting, share > FREE_MAX ? share : FREE_MAX);
     }
