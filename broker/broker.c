@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "conn.h"
 #include "shard.h"
 
@@ -59,34 +60,13 @@ static void make_server_id(struct midge_broker *broker)
     broker->server_id[56] = '\0';
 }
 
-/* A number from a one-line file; 0 when there is none ("max" means no limit). */
-static uint64_t read_limit(const char *path)
-{
-    unsigned long long limit = 0;
-    FILE *file = fopen(path, "re");
-
-    if (file == NULL)
-        return 0;
-    if (fscanf(file, "%llu", &limit) != 1)
-        limit = 0;
-    (void)fclose(file);
-    return limit;
-}
-
 /* Half of what this process may use: RAM, or its cgroup's limit where that is less. */
 static uint64_t default_memory_bytes(void)
 {
-    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    const uint64_t limits[] = {
-        read_limit("/sys/fs/cgroup/memory.max"),
-        read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    };
+    const uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t limit = midge_cgroup_memory_bytes();
 
-    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-        if (limits[i] != 0 && limits[i] < bytes)
-            bytes = limits[i];
-    }
-    return bytes / 2;
+    return (limit < ram ? limit : ram) / 2;
 }
 
 enum midge_status midge_broker_init(struct midge_broker *broker, const struct midge_config *config,

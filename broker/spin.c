@@ -3,14 +3,12 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "config.h"
 
 #define ROUNDS 63u
@@ -87,26 +85,6 @@ static uint64_t wake_cost_ns(void)
     return samples[count / 2];
 }
 
-/* True if a cgroup limits the CPU time of this process. Sources: cgroups(7), cpu.max,
- * cpu.cfs_quota_us. */
-static bool has_quota(void)
-{
-    char text[64] = "";
-    bool limited = false;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
-
-    if (file != NULL) {
-        limited = fgets(text, sizeof(text), file) != NULL && strncmp(text, "max", 3) != 0;
-        (void)fclose(file);
-    }
-    file = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "re");
-    if (file != NULL) {
-        limited = limited || (fgets(text, sizeof(text), file) != NULL && text[0] != '-');
-        (void)fclose(file);
-    }
-    return limited;
-}
-
 uint64_t midge_spin_budget_ns(uint32_t spin_us)
 {
     cpu_set_t cpus;
@@ -114,7 +92,8 @@ uint64_t midge_spin_budget_ns(uint32_t spin_us)
 
     if (spin_us != MIDGE_SPIN_AUTO)
         return spin_us * 1000ull;
-    if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) < 2 || has_quota())
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) < 2 ||
+        midge_cgroup_has_cpu_quota())
         return 0;
     cost_ns = wake_cost_ns();
     return cost_ns < BUDGET_NS_MAX ? cost_ns : BUDGET_NS_MAX;
