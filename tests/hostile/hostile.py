@@ -1,8 +1,8 @@
 """What the hostile tests share: a broker process that can be measured, a client on a plain socket that
 reads strictly, traffic that proves itself, and the runner of a file's cases.
 
-A case is a function whose name begins with `case_` (or `long_`); it fails by an exception. What it measured goes out
-with note(). Memory figures are only judged without a sanitizer, which has memory of its own.
+A case is a function whose name begins with `case_` (or `long_`); it fails by an exception. What it
+measured goes out with note(). Memory figures are only judged without a sanitizer, which has memory of its own.
 """
 
 import json

@@ -313,7 +313,7 @@ def case_held_publisher_is_not_taken_for_stale():
             stalled.send(b"PONG\r\n")  # alive, though it does not read
             publisher.socket.settimeout(0.1)
             try:
-                check(publisher.receive(), f"closed ({publisher.closed}) after {time.monotonic() - began:.1f} s")
+                check(publisher.receive(), f"closed ({publisher.closed})")
             except Failure as error:
                 if "time limit" not in str(error):
                     raise
