@@ -2,7 +2,7 @@
 reads strictly, traffic that proves itself, and the runner of a file's cases.
 
 A case is a function whose name begins with `case_` (or `long_`); it fails by an exception. What it
-measured goes out with note(). Memory figures are only judged without a sanitizer, which has memory of its own.
+measured goes out with note(). Memory is judged without a sanitizer only, which has memory of its own.
 """
 
 import json
