@@ -3,7 +3,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <strings.h>
 
 #include "conn.h"
 #include "shard.h"
@@ -58,59 +57,6 @@ void midge_conn_log(struct midge_shard *shard, const struct midge_conn *conn,
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     midge_log_write(shard->log, level, "%s - %s", prefix, text);
-}
-
-/* Keys of CONNECT whose values are not shown. Source: nats-server v2.15.2, server/client.go:2196.
- */
-static const char *const secret_keys[] = {"pass", "auth_token", "sig", "nkey", "proxy_sig", "jwt"};
-
-/* If a secret key stands at `at`, the offset of its value's first byte behind the quote; else 0. */
-static uint32_t secret_value_off(struct midge_slice line, uint32_t at)
-{
-    for (size_t i = 0; i < sizeof(secret_keys) / sizeof(secret_keys[0]); i++) {
-        const uint32_t key_len = (uint32_t)strlen(secret_keys[i]);
-        uint32_t off = at + key_len + 2;
-
-        if (off > line.len || line.base[at] != '"' || line.base[off - 1] != '"' ||
-            strncasecmp((const char *)line.base + at + 1, secret_keys[i], key_len) != 0)
-            continue;
-        while (off < line.len && (line.base[off] == ' ' || line.base[off] == '\t'))
-            off++;
-        if (off == line.len || line.base[off] != ':')
-            continue;
-        off++;
-        while (off < line.len && (line.base[off] == ' ' || line.base[off] == '\t'))
-            off++;
-        if (off < line.len && line.base[off] == '"')
-            return off + 1;
-    }
-    return 0;
-}
-
-/* Copy a CONNECT line without its secrets. */
-static uint32_t redact(uint8_t *out, uint32_t cap, struct midge_slice line)
-{
-    static const char mark[] = "[REDACTED]";
-    uint32_t len = 0;
-
-    for (uint32_t at = 0; at < line.len && len + sizeof(mark) < cap;) {
-        const uint32_t value_off = secret_value_off(line, at);
-
-        if (value_off == 0 || len + (value_off - at) + sizeof(mark) >= cap) {
-            if (value_off != 0)
-                break; /* no room: cut before the secret */
-            out[len++] = line.base[at++];
-            continue;
-        }
-        memcpy(out + len, line.base + at, value_off - at);
-        len += value_off - at;
-        memcpy(out + len, mark, sizeof(mark) - 1);
-        len += (uint32_t)sizeof(mark) - 1;
-        at = value_off;
-        while (at < line.len && line.base[at] != '"')
-            at += line.base[at] == '\\' && at + 1 < line.len ? 2 : 1;
-    }
-    return len;
 }
 
 static const char *verb_of(enum midge_op_kind kind)
@@ -171,7 +117,8 @@ void midge_trace_op(struct midge_shard *shard, const struct midge_conn *conn,
     if (op->kind == MIDGE_OP_PIECE || op->kind == MIDGE_OP_NONE)
         return;
     if (op->kind == MIDGE_OP_CONNECT)
-        line = midge_slice_make(redacted, redact(redacted, sizeof(redacted), line));
+        line =
+            midge_slice_make(redacted, midge_connect_redact(redacted, sizeof(redacted), op->json));
     text_len = printable(text, sizeof(text), line);
     midge_conn_log(shard, conn, MIDGE_LOG_TRACE, text_len > 0 ? "<<- [%s %.*s]" : "<<- [%s%.*s]",
                    verb_of(op->kind), (int)text_len, text);

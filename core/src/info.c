@@ -450,6 +450,51 @@ enum midge_status midge_connect_merge(struct midge_connect *connect, struct midg
     return change_apply(&change, connect);
 }
 
+/* Source: server/client.go:2196, for the names. */
+static bool is_secret(struct midge_slice key)
+{
+    static const char *const names[] = {"pass", "auth_token", "sig", "nkey", "proxy_sig", "jwt"};
+
+    for (uint32_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (midge_json_key_equals(key, names[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Append as much as there is room for; returns the new length. */
+static uint32_t append(uint8_t *out, uint32_t cap, uint32_t len, struct midge_slice bytes)
+{
+    const uint32_t room = cap - len;
+    const uint32_t part = bytes.len < room ? bytes.len : room;
+
+    if (part > 0)
+        memcpy(out + len, bytes.base, part);
+    return len + part;
+}
+
+uint32_t midge_connect_redact(uint8_t *out, uint32_t cap, struct midge_slice json)
+{
+    const bool shown = midge_json_is_valid(json) && midge_json_root(json).kind == MIDGE_JSON_OBJECT;
+    const uint8_t *rest = json.base;
+    struct midge_json_value value;
+    struct midge_slice content;
+    struct midge_slice key;
+    uint32_t len = 0;
+
+    if (!shown)
+        return append(out, cap, 0, MIDGE_SLICE_LITERAL("(not a JSON object)"));
+    content = midge_json_content(midge_json_root(json));
+    while (midge_json_next_member(&content, &key, &value)) {
+        if (!is_secret(key))
+            continue;
+        len = append(out, cap, len, midge_slice_make(rest, (uint32_t)(value.text.base - rest)));
+        len = append(out, cap, len, MIDGE_SLICE_LITERAL("[REDACTED]"));
+        rest = value.text.base + value.text.len;
+    }
+    return append(out, cap, len, midge_slice_make(rest, json.len - (uint32_t)(rest - json.base)));
+}
+
 bool midge_info_is_object(struct midge_slice json)
 {
     enum midge_json_kind kind;

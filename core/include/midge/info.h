@@ -77,6 +77,16 @@ void midge_connect_deinit(struct midge_connect *connect);
 MIDGE_MUST_CHECK enum midge_status midge_connect_merge(struct midge_connect *connect,
                                                        struct midge_slice json);
 
+/**
+ * Copy a CONNECT text for a log, as written but for the values of its secrets, which become
+ * `[REDACTED]`. The keys are found as midge_connect_merge() finds them. Of a text that is no JSON
+ * object nothing is shown: where a secret begins and ends in it is anybody's guess.
+ *
+ * @param cap  bytes of room in out; what is over is cut
+ * @return bytes written
+ */
+uint32_t midge_connect_redact(uint8_t *out, uint32_t cap, struct midge_slice json);
+
 /** True if the text is one valid JSON object, or null (what a client's INFO must be). The types of
  * the members are not checked: a client has no reason to send INFO, and nothing of it is used. */
 bool midge_info_is_object(struct midge_slice json);

@@ -450,3 +450,45 @@ Test(info, a_clients_info_is_an_object_or_null)
     cr_expect_not(midge_info_is_object(L("{}x")));
     cr_expect_not(midge_info_is_object(L("5")));
 }
+
+static void expect_shown(const char *json, const char *wanted)
+{
+    uint8_t out[256];
+    const uint32_t len = midge_connect_redact(out, sizeof(out), midge_slice_text(json));
+
+    cr_expect(midge_slice_equal(midge_slice_make(out, len), midge_slice_text(wanted)),
+              "%s is shown as %.*s", json, (int)len, (const char *)out);
+}
+
+Test(connect, redacted_shows_all_but_the_values_of_secrets)
+{
+    expect_shown("{\"user\":\"u\",\"pass\":\"p\",\"echo\":true}",
+                 "{\"user\":\"u\",\"pass\":\"[REDACTED]\",\"echo\":true}");
+    expect_shown(" { \"Pass\" : \"a\\\"b\" , \"jwt\":\"\" } ",
+                 " { \"Pass\" : \"[REDACTED]\" , \"jwt\":\"[REDACTED]\" } ");
+    expect_shown("{\"p\\u0061ss\"\r:\r\"p\"}", "{\"p\\u0061ss\"\r:\r\"[REDACTED]\"}");
+    expect_shown("{\"sig\":[\"s\"],\"nkey\":{\"a\":1},\"auth_token\":7}",
+                 "{\"sig\":[REDACTED],\"nkey\":[REDACTED],\"auth_token\":[REDACTED]}");
+    expect_shown("{}", "{}");
+}
+
+Test(connect, redacted_shows_nothing_of_what_is_no_object)
+{
+    expect_shown("", "(not a JSON object)");
+    expect_shown("{\"pass\":\"p", "(not a JSON object)");
+    expect_shown("{\"pass\":p}", "(not a JSON object)");
+    expect_shown("\"p\"", "(not a JSON object)");
+}
+
+Test(connect, redacted_is_cut_where_there_is_no_room)
+{
+    const struct midge_slice json = L("{\"user\":\"u\",\"pass\":\"p\"}");
+    uint8_t out[40];
+
+    for (uint32_t cap = 0; cap < sizeof(out); cap++) {
+        const uint32_t len = midge_connect_redact(out, cap, json);
+
+        cr_expect_leq(len, cap);
+        cr_expect_eq(memcmp(out, "{\"user\":\"u\",\"pass\":\"[REDACTED]\"}", len), 0);
+    }
+}
