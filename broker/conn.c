@@ -692,8 +692,8 @@ static void refuse_appends(struct midge_shard *shard, struct midge_conn *conn)
 
     midge_outbox_lock(&conn->outbox);
     conn->outbox.closing = true;
-    watched = conn->outbox.watched;
-    conn->outbox.watched = false;
+    watched = conn->outbox.watch_mark_bytes > 0;
+    conn->outbox.watch_mark_bytes = 0;
     midge_outbox_unlock(&conn->outbox);
     if (watched)
         midge_shard_resume_publishers(shard, conn);

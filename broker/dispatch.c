@@ -23,6 +23,10 @@ struct publication {
     uint32_t appended;                              /* deliveries */
     uint32_t behind; /* of those to others, how many were left over the high mark */
     uint32_t ahead;  /* … and how many were not */
+    /* The fastest of those that are close to max_pending though they read, if there is one. */
+    struct midge_pause_target close_call;
+    uint64_t close_call_recent; /* bytes it took lately; 0 = none */
+    uint64_t recent_max;        /* the most that a recipient took lately */
 };
 
 enum outcome {
@@ -54,6 +58,13 @@ static struct midge_slice make_frame(const struct publication *pub, const struct
     frame->size_text = midge_slice_make(pub->plain_size_text, pub->plain_size_len);
     return midge_slice_make(pub->body.base + pub->header_len, pub->body.len - pub->header_len);
 }
+
+/* A recipient over three quarters of max_pending holds its publishers back if it took something
+ * within ALIVE_NS, and lately half of what the fastest recipient took: readers of about the same
+ * speed drift apart, and none of them is to be closed for that. Looked at again every HOLD_NS: who
+ * stops reading costs the others ALIVE_NS, once. */
+#define ALIVE_NS 1000000000ull
+#define HOLD_NS  100000000ull
 
 /* Write one delivery. Under the outbox lock, after the checks. */
 static void append_frame(struct midge_shard *shard, const struct publication *pub,
@@ -93,7 +104,8 @@ static void count_delivery(struct midge_shard *shard, struct midge_sub *sub)
     (void)midge_shard_request(shard, conn, MIDGE_REQUEST_EXPIRED);
 }
 
-static void note_fill(struct publication *pub, struct midge_conn *conn)
+static void note_fill(const struct midge_shard *shard, struct publication *pub,
+                      struct midge_conn *conn)
 {
     struct midge_outbox *outbox = &conn->outbox;
 
@@ -101,13 +113,22 @@ static void note_fill(struct publication *pub, struct midge_conn *conn)
     /* Nobody is held back for himself: a client may write all before it reads. */
     if (MIDGE_UNLIKELY(conn == pub->conn))
         return;
+    if (outbox->recent_bytes > pub->recent_max)
+        pub->recent_max = outbox->recent_bytes;
     if (MIDGE_LIKELY(outbox->pending_bytes <=
                      outbox->pending_bytes_max / MIDGE_PENDING_HIGH_DIVISOR)) {
         pub->ahead++;
         return;
     }
     pub->behind++;
-    outbox->watched = true;
+    midge_outbox_watch(outbox, outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR);
+    if (outbox->pending_bytes > outbox->pending_bytes_max / 4 * 3 &&
+        shard->now_ns - outbox->taken_at_ns < ALIVE_NS &&
+        midge_outbox_recent(outbox, shard->now_ns) > pub->close_call_recent) {
+        midge_outbox_watch(outbox, outbox->pending_bytes_max / 2);
+        pub->close_call = (struct midge_pause_target){conn->index, outbox->generation};
+        pub->close_call_recent = midge_outbox_recent(outbox, shard->now_ns);
+    }
     if (pub->pause.target_count < MIDGE_PAUSE_TARGETS_MAX)
         pub->pause.targets[pub->pause.target_count++] =
             (struct midge_pause_target){conn->index, outbox->generation};
@@ -139,7 +160,7 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
     }
     append_frame(shard, pub, outbox, &frame, body);
     count_delivery(shard, sub);
-    note_fill(pub, conn);
+    note_fill(shard, pub, conn);
     midge_shard_mark_dirty_locked(shard, conn);
     return OUTCOME_APPENDED;
 }
@@ -337,6 +358,25 @@ static void deliver_to_all(struct midge_shard *shard, struct publication *pub)
         deliver_to_queue(shard, pub, match, &match->queues[queue]);
 }
 
+/* Read the publisher no further for now, if all its recipients are behind, or if one that is as
+ * fast as the others is about to be closed. */
+static void hold_back(struct midge_shard *shard, struct publication *pub)
+{
+    struct midge_conn *conn = pub->conn;
+
+    if (pub->ahead == 0) {
+        pub->pause.until_ns = shard->now_ns + shard->config->write_deadline_ms * 1000000ull;
+    } else if (pub->close_call_recent > pub->recent_max / 4) {
+        pub->pause.until_ns = shard->now_ns + HOLD_NS;
+        pub->pause.targets[0] = pub->close_call;
+        pub->pause.target_count = 1;
+        pub->pause.any = false;
+    } else {
+        return;
+    }
+    midge_conn_pause(shard, conn, &pub->pause);
+}
+
 static void route(struct midge_shard *shard, struct publication *pub)
 {
     struct midge_conn *conn = pub->conn;
@@ -359,14 +399,13 @@ static void route(struct midge_shard *shard, struct publication *pub)
     pub->appended = 0;
     pub->behind = 0;
     pub->ahead = 0;
+    pub->close_call_recent = 0;
+    pub->recent_max = 0;
     deliver_to_all(shard, pub);
     if (pub->appended == 0 && pub->reply.len > 0 && conn->no_responders)
         no_responders(shard, pub);
-    if (MIDGE_UNLIKELY(pub->behind > 0 && pub->ahead == 0) &&
-        !shard->config->no_fast_producer_stall) {
-        pub->pause.until_ns = shard->now_ns + shard->config->write_deadline_ms * 1000000ull;
-        midge_conn_pause(shard, conn, &pub->pause);
-    }
+    if (MIDGE_UNLIKELY(pub->behind > 0) && !shard->config->no_fast_producer_stall)
+        hold_back(shard, pub);
 }
 
 void midge_dispatch_publish_msg(struct midge_shard *shard, struct midge_conn *conn,

@@ -19,7 +19,6 @@ void midge_outbox_init(struct midge_outbox *outbox, uint32_t generation, uint64_
     outbox->closing = false;
     outbox->blocked = false;
     outbox->shared = false;
-    outbox->watched = false;
     outbox->headers = false;
     outbox->dirty_shard = UINT16_MAX;
     outbox->dirty_turn = 0;
@@ -27,6 +26,10 @@ void midge_outbox_init(struct midge_outbox *outbox, uint32_t generation, uint64_
     outbox->pending_bytes = 0;
     outbox->pending_bytes_max = pending_bytes_max;
     outbox->appended_bytes = 0;
+    outbox->watch_mark_bytes = 0;
+    outbox->recent_bytes = 0;
+    outbox->recent_at_ns = 0;
+    outbox->taken_at_ns = 0;
     outbox->stalled_at_ns = 0;
     outbox->stall_mark_bytes = 0;
     outbox->out_msgs = 0;
@@ -213,7 +216,7 @@ struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_
         }
         if (flush.piece_count > 0)
             outbox->flush_shard = shard_index;
-        flush.urgent = outbox->watched || flush.bytes < outbox->pending_bytes;
+        flush.urgent = outbox->watch_mark_bytes > 0 || flush.bytes < outbox->pending_bytes;
     }
     midge_outbox_unlock(outbox);
     return flush;
@@ -262,6 +265,31 @@ static void note_stall(struct midge_outbox *outbox, bool full, uint64_t now_ns)
     }
 }
 
+uint64_t midge_outbox_recent(const struct midge_outbox *outbox, uint64_t now_ns)
+{
+    const uint64_t halves = (now_ns - outbox->recent_at_ns) / MIDGE_RECENT_HALF_NS;
+
+    return halves < 64 ? outbox->recent_bytes >> halves : 0;
+}
+
+void midge_outbox_watch(struct midge_outbox *outbox, uint64_t bytes)
+{
+    if (bytes > outbox->watch_mark_bytes)
+        outbox->watch_mark_bytes = bytes;
+}
+
+/* Under the lock. */
+static void note_taken(struct midge_outbox *outbox, uint64_t sent, uint64_t now_ns)
+{
+    if (now_ns - outbox->recent_at_ns >= MIDGE_RECENT_HALF_NS) {
+        outbox->recent_bytes = midge_outbox_recent(outbox, now_ns);
+        outbox->recent_at_ns = now_ns - now_ns % MIDGE_RECENT_HALF_NS;
+    }
+    outbox->recent_bytes += sent;
+    if (sent > 0)
+        outbox->taken_at_ns = now_ns;
+}
+
 struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
                                                  struct midge_pool *pool, uint64_t sent,
                                                  uint64_t asked, uint64_t now_ns)
@@ -276,9 +304,9 @@ struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
     MIDGE_ASSERT(outbox->pending_bytes >= sent);
     done = take_sent(outbox, sent, &result.sent_msgs);
     note_stall(outbox, sent < asked, now_ns);
-    if (outbox->watched &&
-        outbox->pending_bytes < outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR) {
-        outbox->watched = false;
+    note_taken(outbox, sent, now_ns);
+    if (outbox->pending_bytes < outbox->watch_mark_bytes) {
+        outbox->watch_mark_bytes = 0;
         result.drained = true;
     }
     outbox->flush_shard = MIDGE_FLUSH_FREE;

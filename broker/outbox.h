@@ -81,7 +81,6 @@ struct midge_outbox {
     bool closing;         /* appends are refused */
     bool blocked;         /* the socket was full: no send before it has room */
     bool shared;          /* a foreign shard has appended once; set for good */
-    bool watched;         /* a publisher waits for pending to fall below the low mark */
     bool headers;         /* the client takes HMSG */
     uint16_t dirty_shard; /* last shard that put this outbox on its dirty list … */
     uint64_t dirty_turn;  /* … and in which of its turns, so that it does it once */
@@ -90,6 +89,10 @@ struct midge_outbox {
     uint64_t pending_bytes;     /* appended, not yet taken by the kernel */
     uint64_t pending_bytes_max; /* constant while the slot is in use */
     uint64_t appended_bytes;    /* since the connection began */
+    uint64_t watch_mark_bytes;  /* publishers wait for pending to fall below it; 0 = none does */
+    uint64_t recent_bytes;      /* taken by the kernel, halved every MIDGE_RECENT_HALF_NS … */
+    uint64_t recent_at_ns;      /* … up to this instant */
+    uint64_t taken_at_ns;       /* when the kernel took something last */
     uint64_t stalled_at_ns;     /* since when the socket is full; 0 = it is not */
     uint64_t stall_mark_bytes; /* appended_bytes at that time: these must be gone by the deadline */
     uint64_t out_msgs;         /* deliveries appended */
@@ -115,6 +118,10 @@ void midge_spares_deinit(struct midge_spares *spares, struct midge_pool *pool);
  * 1/2. */
 #define MIDGE_PENDING_HIGH_DIVISOR 8u
 #define MIDGE_PENDING_LOW_DIVISOR  16u
+
+/* Half-life of the bytes that count as recent: long enough that readers of the same speed have
+ * about the same number, short enough that one that stops is soon seen. */
+#define MIDGE_RECENT_HALF_NS 2000000000ull
 
 /** True if `len` more bytes would go over max_pending. Under the lock. */
 bool midge_outbox_is_over(const struct midge_outbox *outbox, uint64_t len);
@@ -150,7 +157,7 @@ struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_
 struct midge_flush_result {
     uint64_t pending_bytes;
     uint64_t sent_msgs; /* deliveries in segments that the kernel has wholly taken */
-    bool drained;       /* it was watched and fell below the low mark: publishers may go on */
+    bool drained;       /* it fell below the mark that publishers wait for: they may go on */
 };
 
 /**
@@ -164,6 +171,13 @@ struct midge_flush_result {
 struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
                                                  struct midge_pool *pool, uint64_t sent,
                                                  uint64_t asked, uint64_t now_ns);
+
+/** Bytes that the kernel took lately, old ones counting less; to compare readers. Under the lock.
+ */
+uint64_t midge_outbox_recent(const struct midge_outbox *outbox, uint64_t now_ns);
+
+/** Tell the owner when pending falls below `bytes`; the highest mark counts. Under the lock. */
+void midge_outbox_watch(struct midge_outbox *outbox, uint64_t bytes);
 
 /** Throw away what is pending. @return deliveries discarded. The token must be free and the outbox
  * closing. Thread: shard (owner). */

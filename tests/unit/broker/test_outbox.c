@@ -240,11 +240,11 @@ Test(outbox, a_watched_outbox_says_when_it_has_drained)
 
     set_up(&fixture, 160); /* low mark: 10 */
     append(&fixture, "0123456789abcdefghij", 20);
-    fixture.outbox.watched = true;
+    midge_outbox_watch(&fixture.outbox, 10);
     cr_assert_not(flush(&fixture, 10, out, &out_len).drained);
     unblock(&fixture);
     cr_assert(flush(&fixture, 1, out, &out_len).drained);
-    cr_assert_not(fixture.outbox.watched);
+    cr_assert_eq(fixture.outbox.watch_mark_bytes, 0);
     tear_down(&fixture);
 }
 
