@@ -6,6 +6,7 @@
 #include "midge/subject.h"
 #include "shard.h"
 #include "trace.h"
+#include "violation.h"
 
 /* One message on its way. All borrowed for the call. */
 struct publication {
@@ -292,26 +293,6 @@ static void no_responders(struct midge_shard *shard, const struct publication *p
     }
 }
 
-static void send_violation(struct midge_shard *shard, struct midge_conn *conn, const char *what,
-                           struct midge_slice subject)
-{
-    const uint32_t what_len = (uint32_t)strlen(what);
-    const uint32_t len = what_len + subject.len + 2;
-    uint32_t cap;
-    uint8_t *text = midge_pool_alloc(&shard->pool, len, &cap);
-
-    if (text == NULL) {
-        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
-        return;
-    }
-    memcpy(text, what, what_len);
-    text[what_len] = '"';
-    memcpy(text + what_len + 1, subject.base, subject.len);
-    text[what_len + 1 + subject.len] = '"';
-    midge_conn_send_err(shard, conn, midge_slice_make(text, len));
-    midge_pool_free(&shard->pool, text, cap);
-}
-
 static bool has_prefix(struct midge_slice subject, const char *prefix)
 {
     return midge_slice_starts_with(subject, midge_slice_text(prefix));
@@ -330,13 +311,15 @@ static bool is_refused(struct midge_shard *shard, const struct publication *pub)
         return false;
     if (has_prefix(subject, "_GR_.") || has_prefix(subject, "$GR.") ||
         has_prefix(subject, "$NRG.")) {
-        send_violation(shard, pub->conn, "Permissions Violation for Publish to ", subject);
+        midge_violation_send(shard, pub->conn, "Permissions Violation for Publish to", subject,
+                             midge_slice_make(NULL, 0), "");
         return true;
     }
     if (reply.len > 0 &&
         (has_prefix(reply, "_R_.") || has_prefix(reply, "_GR_.") || has_prefix(reply, "$GR.") ||
          (has_prefix(reply, "$JS.ACK.") && reply.len > strlen("$JS.ACK.")))) {
-        send_violation(shard, pub->conn, "Permissions Violation for Publish with Reply of ", reply);
+        midge_violation_send(shard, pub->conn, "Permissions Violation for Publish with Reply of",
+                             reply, midge_slice_make(NULL, 0), "");
         return true;
     }
     return false;

@@ -1,48 +1,18 @@
 /* SUB and UNSUB; see subscribe.h. */
 #include "subscribe.h"
 
-#include <stdio.h>
-
 #include "conn.h"
 #include "midge/subject.h"
 #include "shard.h"
 #include "trace.h"
+#include "violation.h"
 
 /* Eighths of max_memory from which on SUB is refused. Over the whole of it connections are closed,
  * which would bring back nothing of what subscriptions hold. */
 #define SUBS_EIGHTHS_MAX 7u
 
-static void send_sub_err(struct midge_shard *shard, struct midge_conn *conn,
-                         const struct midge_op *op, const char *tail)
-{
-    const char head[] = "Permissions Violation for Subscription to \"";
-    const char using[] = "\" using queue \"";
-    const uint32_t room =
-        (uint32_t)(sizeof(head) + sizeof(using) + strlen(tail)) + op->subject.len + op->queue.len;
-    uint32_t cap;
-    char *text = midge_pool_alloc(&shard->pool, room, &cap);
-    int len;
-
-    if (text == NULL) {
-        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
-        return;
-    }
-    /* Subjects may hold NUL: they are copied, not printed. */
-    len = (int)sizeof(head) - 1;
-    memcpy(text, head, (size_t)len);
-    memcpy(text + len, op->subject.base, op->subject.len);
-    len += (int)op->subject.len;
-    if (op->queue.len > 0 && tail[1] == '\0') {
-        memcpy(text + len, using, sizeof(using) - 1);
-        len += (int)sizeof(using) - 1;
-        memcpy(text + len, op->queue.base, op->queue.len);
-        len += (int)op->queue.len;
-    }
-    memcpy(text + len, tail, strlen(tail));
-    len += (int)strlen(tail);
-    midge_conn_send_err(shard, conn, midge_slice_make(text, (uint32_t)len));
-    midge_pool_free(&shard->pool, text, cap);
-}
+/* What every refused subscription is told, before the subject. */
+static const char refusal[] = "Permissions Violation for Subscription to";
 
 static uint32_t token_count(struct midge_slice subject)
 {
@@ -60,11 +30,12 @@ static bool is_allowed(struct midge_shard *shard, struct midge_conn *conn,
     const struct midge_config *config = shard->config;
 
     if (midge_slice_equal(op->queue, MIDGE_SLICE_LITERAL("_sys_"))) {
-        send_sub_err(shard, conn, op, "\"");
+        midge_violation_send(shard, conn, refusal, op->subject, op->queue, "");
         return false;
     }
     if (config->sub_tokens_max > 0 && token_count(op->subject) > config->sub_tokens_max) {
-        send_sub_err(shard, conn, op, "\", too many tokens");
+        midge_violation_send(shard, conn, refusal, op->subject, midge_slice_make(NULL, 0),
+                             ", too many tokens");
         return false;
     }
     if ((config->subs_max > 0 && conn->subs.count >= config->subs_max) ||
