@@ -285,6 +285,29 @@ def case_close_in_the_middle_of_a_payload_delivers_nothing():
         client.close()
 
 
+def case_queue_group_serves_each_message_once_and_forgets_its_dead():
+    count = 20000
+    with Broker() as broker, broker.client() as publisher:
+        members = [broker.client() for _ in range(12)]
+        for member in members:
+            member.send(b"SUB work group 1\r\n")
+            member.fence()
+        fd_count = broker.fd_count()
+        for member in members[10:]:
+            member.reset()
+        wait_until(lambda: broker.fd_count() == fd_count - 2, "the end of two members")
+        for first in range(0, count, 500):
+            publisher.send(b"".join(pub(b"work", b"%d" % (first + i)) for i in range(500)))
+        publisher.fence()
+        shares = [[int(message[4]) for message in member.messages()] for member in members[:10]]
+        got = sorted(number for share in shares for number in share)
+        check(got == list(range(count)), f"{len(got)} deliveries of {count} messages, or not each one once")
+        check(all(share == sorted(share) for share in shares), "a member got its messages out of order")
+        sizes = sorted(len(share) * 100 / count for share in shares)
+        note(f"shares of 10 members: {sizes[0]:.1f} to {sizes[-1]:.1f} %")
+        check(8 <= sizes[0] and sizes[-1] <= 12, f"shares are uneven: {sizes}")
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["attacker"]:
         attacker(int(sys.argv[2]), int(sys.argv[3]))

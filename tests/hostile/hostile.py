@@ -132,6 +132,11 @@ class Broker:
     def count_log(self, text):
         return self.log().count(text)
 
+    def expect_once(self, text):
+        """The log says so, once; its thread may take a moment."""
+        wait_until(lambda: text in self.log(), f"{text!r} in the log")
+        check(self.count_log(text) == 1, f"{text!r} is in the log {self.count_log(text)} times")
+
     def kill(self):
         self.process.kill()
         self.process.wait()
