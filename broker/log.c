@@ -473,6 +473,8 @@ static void purge(struct midge_log *log)
 /* Give the file a name with the time, and start a new one. */
 static void rotate(struct midge_log *log)
 {
+    MIDGE_ASSERT(log->path != NULL);
+
     const size_t cap = strlen(log->path) + sizeof(STAMP_FORM);
     const int64_t now_ns = clock_ns(CLOCK_REALTIME);
     const time_t now = now_ns / 1000000000;
@@ -767,8 +769,10 @@ static struct midge_log *alloc_log(const struct midge_config *config)
     log->trace = config->trace;
     log->log_time = config->log_time;
     log->log_time_utc = config->log_time_utc;
-    log->size_limit = config->log_size_limit;
-    log->rotate_above = config->log_size_limit;
+    /* Standard error may be a file too, but not one of ours to rename. Source: nats-server v2.15.2,
+     * server/log.go:68. */
+    log->size_limit = config->log_file == NULL ? 0 : config->log_size_limit;
+    log->rotate_above = log->size_limit;
     log->files_max = config->log_files_max;
     (void)snprintf(log->pid, sizeof(log->pid), "[%ld] ", (long)getpid());
     log->out = malloc(OUT_LEN);

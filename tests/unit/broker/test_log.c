@@ -409,6 +409,25 @@ Test(log, standard_error_is_used_without_a_file_and_has_no_colours_in_a_pipe)
     expect_match(" \\[INF\\] File log re-open ignored, not a file logger\n", text);
 }
 
+/* As under a service manager that appends standard error to a file. */
+Test(log, standard_error_is_not_renamed_even_where_it_is_a_file)
+{
+    struct fixture fixture;
+    char names[4][256];
+    const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+
+    cr_assert_eq(dup2(fd, STDERR_FILENO), STDERR_FILENO);
+    (void)close(fd);
+    cr_assert_gt(dprintf(STDERR_FILENO, "%500s\n", "old"), 500);
+    midge_config_init(&fixture.config);
+    fixture.config.log_size_limit = 400;
+    start(&fixture);
+    midge_log_write(fixture.producer, MIDGE_LOG_INFO, "%500s", "new");
+    stop(&fixture);
+    cr_expect_eq(list_backups(names, 4), 0u);
+    expect_match(" old\n.* new\n$", read_file(path));
+}
+
 Test(log, stalled_reader_costs_lines_but_not_the_end)
 {
     struct fixture fixture;
