@@ -388,8 +388,7 @@ static void on_recv(struct midge_shard *shard, struct midge_conn *conn,
     if (conn->state == MIDGE_CONN_FLUSHING) {
         /* What still comes is read and thrown away, so that closing does not reset the connection
          * before the peer has seen its -ERR. */
-        if (!event->more &&
-            (event->res > 0 || event->res == -ENOBUFS || event->res == -ECANCELED))
+        if (!event->more && (event->res > 0 || event->res == -ENOBUFS || event->res == -ECANCELED))
             midge_shard_mark_rearm(shard, conn);
         return;
     }
@@ -469,8 +468,7 @@ void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
     if (conn->ping_at_ns < shard->now_ns + interval_ns)
         conn->ping_at_ns = shard->now_ns + interval_ns;
     /* FLUSHING reads too, and throws away: see on_recv(). */
-    if (!conn->recv_armed &&
-        (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING))
+    if (!conn->recv_armed && (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING))
         midge_shard_mark_rearm(shard, conn);
 }
 
