@@ -168,6 +168,8 @@ static bool nesting_push(struct nesting *nesting, bool is_object)
 
     if (nesting->depth == MIDGE_JSON_DEPTH_MAX)
         return false;
+    if (nesting->depth % 8 == 0)
+        nesting->is_object[index] = 0;
     nesting->is_object[index] =
         (uint8_t)(is_object ? nesting->is_object[index] | bit : nesting->is_object[index] & ~bit);
     nesting->depth++;
@@ -443,7 +445,7 @@ uint32_t midge_utf8_next(struct midge_slice *text)
         high = first == 0xf4 ? 0x8f : 0xbf;
         character = first & 0x07u;
     }
-    if (first < 0x80 || first < 0xc2 || first > 0xf4 || text->len < len) {
+    if (first < 0xc2 || first > 0xf4 || text->len < len) {
         skip(text, 1);
         return first < 0x80 ? first : MIDGE_JSON_REPLACEMENT;
     }
