@@ -85,8 +85,7 @@ struct send_message {
     struct msghdr header;
     struct iovec pieces[];
 };
-static_assert(sizeof(struct send_message) % alignof(struct send_message) == 0,
-              "arena stays aligned");
+static_assert(sizeof(struct iovec) % alignof(struct send_message) == 0, "arena stays aligned");
 
 /* Thread: shard. */
 struct uring {
