@@ -838,9 +838,12 @@ static int sim_peer(struct midge_ring *base, int fd, struct midge_ring_peer *pee
 {
     const struct sim_ring *ring = sim_ring_of(base);
     const struct sim_fd *entry = midge_sim_fd_get(ring->sim, fd);
-    const int res = entry->link != NULL && entry->link->broken ? -ENOTCONN : 0;
 
     MIDGE_ASSERT(entry->kind == SIM_FD_STREAM);
+    MIDGE_ASSERT(entry->link != NULL);
+
+    const int res = entry->link->broken ? -ENOTCONN : 0;
+
     note_fd(ring->sim, MIDGE_SIM_NAMED, entry, NO_HANDLE, res);
     if (res != 0)
         return res;
