@@ -569,7 +569,7 @@ enum midge_status midge_conf_scan_scalar(struct midge_conf_reader *reader,
                                          struct midge_slice *variable_out)
 {
     const int first = midge_conf_peek(reader);
-    struct midge_slice text;
+    struct midge_slice text = midge_slice_make(NULL, 0);
 
     *variable_out = midge_slice_make(NULL, 0);
     value->place = midge_conf_place(reader);

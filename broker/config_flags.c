@@ -356,6 +356,8 @@ static int32_t signal_of(const char *command, size_t len)
 
 static void take_signal(struct midge_config_load *load, const char *name, const char *text)
 {
+    MIDGE_ASSERT(text != NULL); /* scan_flag() took a value, or failed */
+
     const size_t command_len = strcspn(text, "=");
 
     load->config->action = MIDGE_CONFIG_SIGNAL;
