@@ -187,7 +187,8 @@ uint32_t midge_sim_peer_write(struct midge_sim *sim, uint32_t peer, struct midge
 /** Room for the next write of the peer. */
 uint32_t midge_sim_peer_room(const struct midge_sim *sim, uint32_t peer);
 
-/** Read what has arrived, at most `cap` bytes. @return bytes read, 0 if there are none now */
+/** Read what has arrived, at most `cap` bytes; `out` may be NULL.
+ * @return bytes read, 0 if there are none now */
 uint32_t midge_sim_peer_read(struct midge_sim *sim, uint32_t peer, void *out, uint32_t cap);
 
 /** Bytes that have arrived and were not read. */
