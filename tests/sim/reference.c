@@ -18,6 +18,9 @@
 /* A closing connection gets at most this long to send what it owes. */
 #define FLUSH_NS_MAX (5000 * NS_PER_MS)
 
+/* And at most this long after the broker was told to stop. */
+#define FLUSH_STOP_NS_MAX (1000 * NS_PER_MS)
+
 #define TARGETS_MAX 256u
 #define SHOWN_MAX   96u
 
@@ -98,6 +101,7 @@ struct midge_ref {
     uint64_t next_cid;
     uint64_t turn;
     uint64_t now_ns;
+    uint64_t stopped_at_ns; /* 0 = it runs */
     char failure[1024];
 };
 
@@ -395,6 +399,8 @@ static bool close_conn(struct midge_ref *ref, struct ref_conn *conn, enum midge_
 {
     bool good = true;
 
+    if (!conn->open && is_hard(status) && !conn->hard)
+        conn->status = status; /* what is hard goes before what was to be flushed first */
     if (is_hard(status))
         conn->hard = true;
     if (!conn->open)
@@ -880,16 +886,19 @@ static bool deliver_to_queues(struct midge_ref *ref, struct ref_msg *msg)
     MIDGE_ASSERT(groups != NULL);
     collect_groups(ref, msg, groups);
     settle_seen_groups(ref, msg, groups);
-    /* First those that somebody can have: they may leave no room for the others. */
-    for (uint32_t group = 0; group < groups->count && good; group++) {
-        if (groups->done[group] || look_at_members(ref, groups, group).can_count == 0)
-            continue;
-        groups->done[group] = true;
-        good = settle_hidden_group(ref, msg, groups, group);
-    }
-    for (uint32_t group = 0; group < groups->count && good; group++)
-        if (!groups->done[group])
+    /* First those that were sent in part, since others may lie behind them; then those that
+     * somebody can have, since they may leave no room for the rest. */
+    for (uint32_t pass = 0; pass < 3; pass++) {
+        for (uint32_t group = 0; group < groups->count && good; group++) {
+            const struct ref_hidden hidden = look_at_members(ref, groups, group);
+
+            if (groups->done[group] || (pass == 0 && hidden.begun_count == 0) ||
+                (pass == 1 && hidden.can_count == 0))
+                continue;
+            groups->done[group] = true;
             good = settle_hidden_group(ref, msg, groups, group);
+        }
+    }
     note_maybe_slow(ref, groups);
     free_frames(&groups->frames);
     free(groups);
@@ -935,6 +944,8 @@ static bool no_responders(struct midge_ref *ref, struct ref_msg *msg)
         conn->guessed = conn->guessed || (guess && !wholly);
         count_appended(conn, partly_len);
         ref->stats.no_responders++;
+    } else if (partly_len != 0) {
+        conn->guessed = true; /* perhaps it got one */
     }
     free(partly);
     if (any && partly_len == 0 && !msg->unsure)
@@ -1281,18 +1292,27 @@ bool midge_ref_settled(struct midge_ref *ref, uint32_t peer, int64_t res, bool i
     return true;
 }
 
+/* Until when a connection that is closing may go on to send what it owes. */
+static uint64_t flush_deadline_ns(const struct midge_ref *ref, const struct ref_conn *conn)
+{
+    const uint64_t write_ns = ref->options.write_deadline_ns;
+    uint64_t deadline_ns = conn->closed_at_ns + (write_ns < FLUSH_NS_MAX ? write_ns : FLUSH_NS_MAX);
+
+    if (ref->stopped_at_ns != 0 && deadline_ns > ref->stopped_at_ns + FLUSH_STOP_NS_MAX)
+        deadline_ns = ref->stopped_at_ns + FLUSH_STOP_NS_MAX;
+    return deadline_ns;
+}
+
 bool midge_ref_shut(struct midge_ref *ref, uint32_t peer, uint64_t now_ns)
 {
     struct ref_conn *conn = conn_get(ref, peer, now_ns);
-    const uint64_t flush_ns = ref->options.write_deadline_ns < FLUSH_NS_MAX
-                                  ? ref->options.write_deadline_ns
-                                  : FLUSH_NS_MAX;
+    const uint64_t deadline_ns = flush_deadline_ns(ref, conn);
 
     conn->shut = true;
     if (conn->open || conn->hard || conn->too_slow || conn->maybe_slow || conn->guessed ||
         conn->pending == 0)
         return true;
-    if (now_ns < conn->closed_at_ns + flush_ns)
+    if (now_ns < deadline_ns)
         return fail(ref, "peer %u (%s) was closed %llu ms after its end with %llu bytes owed", peer,
                     midge_status_name(conn->status),
                     (unsigned long long)((now_ns - conn->closed_at_ns) / NS_PER_MS),
@@ -1314,16 +1334,17 @@ bool midge_ref_closed(struct midge_ref *ref, uint32_t peer)
     return conn->shut || fail(ref, "peer %u was closed without a shutdown", peer);
 }
 
-bool midge_ref_pinged(struct midge_ref *ref, uint32_t peer, uint64_t now_ns)
+bool midge_ref_pinged(struct midge_ref *ref, uint32_t peer, uint32_t number, uint64_t now_ns)
 {
     struct ref_conn *conn = conn_get(ref, peer, now_ns);
 
     if (now_ns < conn->ping_from_ns)
         return fail(ref, "peer %u got a PING %llu ms early", peer,
                     (unsigned long long)((conn->ping_from_ns - now_ns) / NS_PER_MS));
-    if (conn->pings_out >= ref->options.ping_max)
-        return fail(ref, "peer %u got PING number %u without a PONG", peer, conn->pings_out + 1);
-    conn->pings_out++;
+    /* Less than expected: while it was held back as a publisher, its silence said nothing. */
+    if (number > conn->pings_out + 1 || number > ref->options.ping_max)
+        return fail(ref, "peer %u got PING number %u without a PONG", peer, number);
+    conn->pings_out = number;
     conn->ping_from_ns = now_ns + ref->options.ping_interval_ns;
     return append_text(ref, conn, "PING\r\n");
 }
@@ -1352,6 +1373,10 @@ bool midge_ref_close_seen(struct midge_ref *ref, uint32_t peer, enum midge_statu
     struct ref_conn *conn = conn_get(ref, peer, now_ns);
 
     conn->close_seen = true;
+    /* Both in one turn: the end of the stream, say, and then no room. */
+    if (!conn->open && status == MIDGE_E_SLOW_PENDING && !conn->hard &&
+        (conn->too_slow || conn->maybe_slow || conn->guessed))
+        return close_conn(ref, conn, status);
     if (!conn->open)
         return conn->status == status ||
                fail(ref, "peer %u was closed for %s, expected %s", peer, midge_status_name(status),
@@ -1398,6 +1423,11 @@ bool midge_ref_turn_end(struct midge_ref *ref, uint64_t turn, uint64_t now_ns)
             return fail(ref, "peer %u has not sent CONNECT in time and stays open", conn->peer);
     }
     return true;
+}
+
+void midge_ref_stop(struct midge_ref *ref, uint64_t now_ns)
+{
+    ref->stopped_at_ns = now_ns;
 }
 
 bool midge_ref_check_quiet(struct midge_ref *ref)

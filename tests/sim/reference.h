@@ -15,8 +15,8 @@
  * Thread: shard. Memory: malloc; a failed allocation ends the test.
  * Source: the protocol as nats-server v2.15.2 speaks it; docs/PROTOCOL.md.
  */
-#ifndef MIDGE_TESTS_REFERENCE_H
-#define MIDGE_TESTS_REFERENCE_H
+#ifndef MIDGE_REFERENCE_H
+#define MIDGE_REFERENCE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -115,8 +115,9 @@ bool midge_ref_settled(struct midge_ref *ref, uint32_t peer, int64_t res, bool i
 bool midge_ref_shut(struct midge_ref *ref, uint32_t peer, uint64_t now_ns);
 bool midge_ref_closed(struct midge_ref *ref, uint32_t peer);
 
-/** A timer of the broker has sent a PING. */
-bool midge_ref_pinged(struct midge_ref *ref, uint32_t peer, uint64_t now_ns);
+/** A timer of the broker has sent a PING. @param number  of PINGs without a PONG, this one included
+ */
+bool midge_ref_pinged(struct midge_ref *ref, uint32_t peer, uint32_t number, uint64_t now_ns);
 
 /** At the end of a turn the connection was seen to be closing, for this reason. */
 bool midge_ref_close_seen(struct midge_ref *ref, uint32_t peer, enum midge_status status,
@@ -127,6 +128,9 @@ void midge_ref_purged(struct midge_ref *ref, uint32_t peer);
 
 /** A turn is over. */
 bool midge_ref_turn_end(struct midge_ref *ref, uint64_t turn, uint64_t now_ns);
+
+/** The broker was told to stop. */
+void midge_ref_stop(struct midge_ref *ref, uint64_t now_ns);
 
 /** Nothing is under way: every connection that is still open must have been sent everything. */
 bool midge_ref_check_quiet(struct midge_ref *ref);

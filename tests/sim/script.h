@@ -5,8 +5,8 @@
  * Thread: shard. Memory: malloc; a failed allocation ends the test.
  * Limits: MIDGE_SCRIPT_PEERS_MAX peers in one run.
  */
-#ifndef MIDGE_TESTS_SCRIPT_H
-#define MIDGE_TESTS_SCRIPT_H
+#ifndef MIDGE_SCRIPT_H
+#define MIDGE_SCRIPT_H
 
 #include <stdbool.h>
 #include <stdint.h>

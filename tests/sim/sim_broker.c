@@ -41,6 +41,7 @@
 #define ACCEPT_RETRY_NS  (600 * NS_PER_MS)
 #define SHOWN_BYTES      60u
 #define REPEAT_EVERY     64u
+#define SEEDS_FOR_ALL    500u
 #define LEAK_CHECK_EVERY 32u
 
 /* What happened, beyond the notes of the world. */
@@ -51,6 +52,7 @@ enum record_kind {
     RECORD_PURGED,
     RECORD_TURN_END,
     RECORD_QUIET,
+    RECORD_STOP,
 };
 
 struct record {
@@ -107,6 +109,7 @@ struct world {
     uint64_t arena_len;
     uint64_t arena_cap;
     struct midge_stats stats; /* of the shard, taken before it goes */
+    bool exact;
     char failure[1024];
 };
 
@@ -196,7 +199,7 @@ static void look_at_slots(struct world *world)
             continue;
         if (conn->generation == slot->generation && conn->rtt_start_ns != slot->rtt_start_ns) {
             slot->rtt_start_ns = conn->rtt_start_ns;
-            (void)push_record(world, RECORD_PINGED, slot->peer);
+            push_record(world, RECORD_PINGED, slot->peer)->res = conn->pings_out;
         }
         if (!slot->close_seen && conn->state != MIDGE_CONN_OPEN) {
             slot->close_seen = true;
@@ -368,6 +371,7 @@ static void run_stop(struct world *world)
 {
     world->phase = PHASE_STOP;
     world->step = 0;
+    (void)push_record(world, RECORD_STOP, UINT32_MAX);
     midge_shard_stop(world->shard);
     for (uint32_t turns = 0; !midge_shard_is_idle(world->shard) && world->failure[0] == '\0';
          turns++) {
@@ -546,10 +550,11 @@ static void show_record(const struct world *world, const struct record *record)
 {
     static const char *const notes[] = {"accepted", "named",     "adopted", "received", "sent",
                                         "settled",  "cancelled", "shut",    "closed"};
-    static const char *const kinds[] = {"", "pinged", "close seen", "purged", "turn end", "quiet"};
+    static const char *const kinds[] = {"",         "pinged", "close seen", "purged",
+                                        "turn end", "quiet",  "stop"};
 
     (void)printf("%6" PRIu64 " %12.6f  ", record->turn, (double)record->now_ns / 1e9);
-    if (record->kind == RECORD_TURN_END || record->kind == RECORD_QUIET)
+    if (record->peer == UINT32_MAX)
         (void)printf("%s", kinds[record->kind]);
     else
         (void)printf("peer %-2u %-10s %" PRId64 "%s", record->peer,
@@ -601,7 +606,7 @@ static bool replay_record(struct midge_ref *ref, const struct world *world,
     case RECORD_NOTE:
         return replay_note(ref, world, record, named);
     case RECORD_PINGED:
-        return midge_ref_pinged(ref, record->peer, record->now_ns);
+        return midge_ref_pinged(ref, record->peer, (uint32_t)record->res, record->now_ns);
     case RECORD_CLOSE_SEEN:
         return midge_ref_close_seen(ref, record->peer, (enum midge_status)record->res,
                                     record->now_ns);
@@ -612,6 +617,9 @@ static bool replay_record(struct midge_ref *ref, const struct world *world,
         return midge_ref_turn_end(ref, record->turn, record->now_ns);
     case RECORD_QUIET:
         return midge_ref_check_quiet(ref);
+    case RECORD_STOP:
+        midge_ref_stop(ref, record->now_ns);
+        return true;
     }
     return true;
 }
@@ -658,6 +666,7 @@ static void check_stats(struct world *world, const struct midge_ref_stats *want)
                        midge_stats_read(&have->name), want->name);
     MIDGE_REF_STATS_TABLE(CHECK_STAT)
 #undef CHECK_STAT
+    world->exact = want->exact;
     if (matched != out + midge_stats_read(&have->dropped_closing) +
                        midge_stats_read(&have->dropped_slow) +
                        midge_stats_read(&have->dropped_memory))
@@ -725,17 +734,27 @@ static void judge(struct world *world, bool verbose)
     free(outputs);
 }
 
+/* How often things happened: the broker's counters by name, then the world's in their order. */
+#define STATS_ONE(name, text) +1
+#define STATS_COUNT           (0 MIDGE_STATS_TABLE(STATS_ONE))
+#define WORLD_COUNT           (sizeof(struct midge_sim_counts) / sizeof(uint64_t))
+
 /* What a run tells the process that started it. */
 struct result {
     bool good;
+    bool exact; /* the counters were compared one by one */
     uint64_t hash;
-    uint64_t turns;
+    uint64_t stats[STATS_COUNT];
+    union {
+        struct midge_sim_counts counts;
+        uint64_t words[WORLD_COUNT];
+    } world;
 };
 
 static void run_seed(uint64_t seed, bool verbose, struct result *result)
 {
     struct world *world = malloc(sizeof(*world));
-    struct midge_sim_counts counts;
+    uint32_t at = 0;
 
     MIDGE_ASSERT(world != NULL);
     set_up(world, seed);
@@ -746,12 +765,15 @@ static void run_seed(uint64_t seed, bool verbose, struct result *result)
         run_stale(world);
     run_stop(world);
     result->hash = midge_sim_trace_hash(world->sim);
-    midge_sim_counts(world->sim, &counts);
-    result->turns = counts.turns;
+    midge_sim_counts(world->sim, &result->world.counts);
     if (world->failure[0] == '\0')
         check_free(world);
     memcpy(&world->stats, &world->shard->stats, sizeof(world->stats));
+#define TELL(name, text) result->stats[at++] = midge_stats_read(&world->stats.name);
+    MIDGE_STATS_TABLE(TELL)
+#undef TELL
     judge(world, verbose);
+    result->exact = world->exact;
     result->good = world->failure[0] == '\0';
     if (!result->good) {
         (void)printf("seed %" PRIu64 ", step %" PRIu64 " of %" PRIu64 ", turn %" PRIu64 ": %s\n",
@@ -812,9 +834,50 @@ static bool parse_number(const char *text, uint64_t *number_out)
     return errno == 0 && end != text && *end == '\0';
 }
 
+/* What a long run must have seen, or the script and the faults are not what they should be. */
+static bool saw_everything(const struct result *sum, uint64_t exact_count, uint64_t count)
+{
+    static const char *const stats[] = {
+#define STATS_NAME(name, text) #name,
+        MIDGE_STATS_TABLE(STATS_NAME)
+#undef STATS_NAME
+    };
+    bool good = true;
+
+    for (uint32_t i = 0; i < STATS_COUNT; i++) {
+        /* There is memory enough in these worlds. */
+        if (sum->stats[i] != 0 || strstr(stats[i], "memory") != NULL)
+            continue;
+        (void)printf("%s stayed 0\n", stats[i]);
+        good = false;
+    }
+    for (uint32_t i = 0; i < WORLD_COUNT; i++) {
+        /* The last one, try_sends, is for more than one shard. */
+        if (sum->world.words[i] != 0 || i == WORLD_COUNT - 1)
+            continue;
+        (void)printf("count %u of the simulated world stayed 0\n", i);
+        good = false;
+    }
+    if (exact_count * 2 < count) {
+        (void)printf("only %" PRIu64 " of %" PRIu64 " seeds could be counted exactly\n",
+                     exact_count, count);
+        good = false;
+    }
+    return good;
+}
+
+static void add_up(struct result *sum, const struct result *result)
+{
+    for (uint32_t i = 0; i < STATS_COUNT; i++)
+        sum->stats[i] += result->stats[i];
+    for (uint32_t i = 0; i < WORLD_COUNT; i++)
+        sum->world.words[i] += result->world.words[i];
+}
+
 static int run_all(uint64_t first, uint64_t count, bool verbose)
 {
-    uint64_t turns = 0;
+    struct result sum = {0};
+    uint64_t exact_count = 0;
 
     for (uint64_t seed = first; seed < first + count; seed++) {
         struct result result;
@@ -822,7 +885,8 @@ static int run_all(uint64_t first, uint64_t count, bool verbose)
 
         if (!run_alone(seed, verbose, &result))
             return 1;
-        turns += result.turns;
+        add_up(&sum, &result);
+        exact_count += result.exact;
         if (seed % REPEAT_EVERY != 0)
             continue;
         if (!run_alone(seed, verbose, &again) || result.hash != again.hash) {
@@ -830,9 +894,10 @@ static int run_all(uint64_t first, uint64_t count, bool verbose)
             return 1;
         }
     }
-    (void)printf("%" PRIu64 " seeds from %" PRIu64 ", %" PRIu64 " turns: all as expected\n", count,
-                 first, turns);
-    return 0;
+    (void)printf("%" PRIu64 " seeds from %" PRIu64 ", %" PRIu64 " turns, %" PRIu64
+                 " counted exactly: all as expected\n",
+                 count, first, sum.world.counts.turns, exact_count);
+    return count < SEEDS_FOR_ALL || saw_everything(&sum, exact_count, count) ? 0 : 1;
 }
 
 int main(int argc, char **argv)
