@@ -15,6 +15,10 @@
  * error deserves its -ERR, not a slot for ever. */
 #define FLUSH_MS_MAX          5000u
 #define FLUSH_MS_SHUTDOWN_MAX 1000u
+/* … and then the rest of the frame under way: tries, since poll says that a socket has room only
+ * when a third of its buffer has, and the time between them. */
+#define LAST_TRIES_MAX 5u
+#define LAST_TRY_MS    100u
 
 #define NS_PER_MS 1000000ull
 
@@ -529,13 +533,29 @@ static void on_ping_due(struct midge_shard *shard, struct midge_conn *conn)
     (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("PING\r\n"));
 }
 
+/* The end does not wait until a slow reader has all that it is owed; but what it gets ends with a
+ * whole frame. */
+static void send_last_frame(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->last_tries++ == 0)
+        midge_stats_add(&shard->stats.discarded, midge_outbox_cut(&conn->outbox, &shard->pool));
+    conn->close_at_ns = shard->now_ns + LAST_TRY_MS * NS_PER_MS;
+    midge_outbox_lock(&conn->outbox);
+    conn->outbox.blocked = false;
+    midge_outbox_unlock(&conn->outbox);
+    midge_shard_mark_dirty(shard, conn);
+}
+
 void midge_conn_on_timer(struct midge_shard *shard, struct midge_conn *conn)
 {
     const uint64_t now_ns = shard->now_ns;
 
     if (conn->state == MIDGE_CONN_FLUSHING && conn->close_at_ns <= now_ns) {
-        begin_closing(shard, conn);
-        return;
+        if (!shard->stop_seen || conn->send_submitted || conn->last_tries == LAST_TRIES_MAX) {
+            begin_closing(shard, conn);
+            return;
+        }
+        send_last_frame(shard, conn);
     }
     if (conn->state == MIDGE_CONN_OPEN && conn->auth_at_ns <= now_ns)
         midge_conn_close(shard, conn, MIDGE_E_AUTH_TIMEOUT);
@@ -590,6 +610,7 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     conn->paused = false;
     conn->connected = false;
     conn->must_connect = false;
+    conn->last_tries = 0;
     conn->first_pong_sent = false;
     conn->registered = false;
     conn->is_unix = false;

@@ -74,6 +74,7 @@ struct midge_conn {
     bool paused;         /* back-pressure: not read */
     bool connected;      /* CONNECT was accepted */
     bool must_connect;   /* nothing but CONNECT is allowed */
+    uint8_t last_tries;  /* to send the rest of one frame at the end; 0 = all is still sent */
     bool first_pong_sent;
     bool registered; /* counts against max_connections */
     bool is_unix;

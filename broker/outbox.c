@@ -322,10 +322,116 @@ struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
     return result;
 }
 
+/* Destroy a list of segments; returns the deliveries that ended in them. */
+static uint64_t destroy_segments(struct midge_segment *segment, struct midge_pool *pool)
+{
+    uint64_t msgs = 0;
+
+    while (segment != NULL) {
+        struct midge_segment *next = segment->next;
+
+        msgs += segment->msg_count;
+        segment_destroy(segment, pool);
+        segment = next;
+    }
+    return msgs;
+}
+
+/* The number behind the last blank of a control line. */
+static uint64_t last_number(const uint8_t *line, const uint8_t *end)
+{
+    const uint8_t *at = end;
+    uint64_t number = 0;
+
+    while (at > line && at[-1] != ' ')
+        at--;
+    for (; at < end; at++)
+        number = number * 10 + (uint64_t)(*at - '0');
+    return number;
+}
+
+/* Where the frame that begins at `at` ends: in its segment, or *body_follows_out: behind the view
+ * that follows it. These are our own bytes: control lines hold no LF but their last. */
+static uint32_t frame_end(const struct midge_segment *segment, uint32_t at, bool *body_follows_out)
+{
+    const uint8_t *line = segment->base + at;
+    const uint8_t *end = memchr(line, '\n', segment->len - at);
+    uint64_t whole;
+
+    MIDGE_ASSERT(end != NULL && end > line);
+    *body_follows_out = false;
+    whole = at + (uint64_t)(end + 1 - line);
+    if (memcmp(line, "MSG ", 4) != 0 && memcmp(line, "HMSG ", 5) != 0)
+        return (uint32_t)whole;
+    if (whole == segment->len) {
+        *body_follows_out = true;
+        return (uint32_t)whole;
+    }
+    whole += last_number(line, end - 1) + 2;
+    MIDGE_ASSERT(whole <= segment->len);
+    return (uint32_t)whole;
+}
+
+/* Shorten the segment to the frame that the kernel has taken a part of, if any. Under the lock.
+ * @return true if that frame's body is the view that follows */
+static bool cut_segment(struct midge_segment *segment, uint64_t *msgs)
+{
+    bool body_follows = false;
+    uint32_t msg_count = 0;
+    uint32_t at = 0;
+
+    if (segment->msg != NULL)
+        return false; /* its control line has gone: all of it is that frame */
+    while (at < segment->off) {
+        const bool is_msg = segment->base[at] == 'M' || segment->base[at] == 'H';
+
+        at = frame_end(segment, at, &body_follows);
+        msg_count += is_msg && !body_follows;
+    }
+    segment->len = at;
+    /* More are found than are counted where one is a 503, which is no delivery. */
+    if (segment->msg_count > msg_count) {
+        *msgs += segment->msg_count - msg_count;
+        segment->msg_count = msg_count;
+    }
+    return body_follows;
+}
+
+uint64_t midge_outbox_cut(struct midge_outbox *outbox, struct midge_pool *pool)
+{
+    struct midge_segment *last;
+    struct midge_segment *rest;
+    bool body_follows;
+    uint64_t pending;
+    uint64_t msgs = 0;
+
+    midge_outbox_lock(outbox);
+    MIDGE_ASSERT(outbox->closing);
+    MIDGE_ASSERT(outbox->flush_shard == MIDGE_FLUSH_FREE);
+    last = outbox->head;
+    if (last == NULL) {
+        midge_outbox_unlock(outbox);
+        return 0;
+    }
+    body_follows = cut_segment(last, &msgs);
+    pending = last->len - last->off;
+    if (body_follows) {
+        last = last->next;
+        MIDGE_ASSERT(last != NULL && last->msg != NULL);
+        pending += last->len;
+    }
+    rest = last->next;
+    last->next = NULL;
+    outbox->tail = last;
+    outbox->appended_bytes -= outbox->pending_bytes - pending;
+    outbox->pending_bytes = pending;
+    midge_outbox_unlock(outbox);
+    return msgs + destroy_segments(rest, pool);
+}
+
 uint64_t midge_outbox_discard(struct midge_outbox *outbox, struct midge_pool *pool)
 {
     struct midge_segment *segment;
-    uint64_t msgs = 0;
 
     midge_outbox_lock(outbox);
     MIDGE_ASSERT(outbox->closing);
@@ -336,12 +442,5 @@ uint64_t midge_outbox_discard(struct midge_outbox *outbox, struct midge_pool *po
     outbox->pending_bytes = 0;
     midge_outbox_unlock(outbox);
 
-    while (segment != NULL) {
-        struct midge_segment *next = segment->next;
-
-        msgs += segment->msg_count;
-        segment_destroy(segment, pool);
-        segment = next;
-    }
-    return msgs;
+    return destroy_segments(segment, pool);
 }

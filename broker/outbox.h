@@ -179,6 +179,11 @@ uint64_t midge_outbox_recent(const struct midge_outbox *outbox, uint64_t now_ns)
 /** Tell the owner when pending falls below `bytes`; the highest mark counts. Under the lock. */
 void midge_outbox_watch(struct midge_outbox *outbox, uint64_t bytes);
 
+/** Throw away what is pending but for the rest of the frame that the kernel has taken a part of.
+ * The token must be free and the outbox closing. @return deliveries discarded. Cost: linear in the
+ * bytes of one segment. Thread: shard (owner). */
+uint64_t midge_outbox_cut(struct midge_outbox *outbox, struct midge_pool *pool);
+
 /** Throw away what is pending. @return deliveries discarded. The token must be free and the outbox
  * closing. Thread: shard (owner). */
 uint64_t midge_outbox_discard(struct midge_outbox *outbox, struct midge_pool *pool);

@@ -148,6 +148,45 @@ def case_connection_that_already_closes_does_not_hold_up_the_end():
 
 
 
+def case_reader_that_reads_slowly_but_steadily_gets_whole_frames():
+    """More is owed than goes out in a second: what comes ends with a whole frame all the same."""
+    with Broker(config="no_fast_producer_stall: true") as broker:
+        readers = {}
+        for number in range(4):
+            client = Client(broker.port, receive_buffer=65536)
+            client.handshake()
+            client.send(b"SUB a 1\r\n")
+            client.fence()
+            readers[client] = (Ledger(), 8192 << number)
+        publisher = broker.client()
+        for sequence in range(1000):
+            publisher.send(pub(b"a", sealed(0, sequence, b"x" * (sequence * 37 % 30000))))
+        publisher.fence()
+        broker.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        ended = None
+        left = dict(readers)
+        while left:
+            for client, (ledger, length) in list(left.items()):
+                if not client.receive(length):
+                    del left[client]
+                for frame in client.waiting:
+                    if isinstance(frame, tuple):
+                        ledger.take(frame[4])
+                client.waiting.clear()
+            time.sleep(0.005)
+            if ended is None and not broker.alive():
+                ended = time.monotonic() - began
+        counts = [ledger.count for ledger, _ in readers.values()]
+        broker.stop()
+        ended = ended or time.monotonic() - began
+        note(f"{counts} of 1000 messages came; the broker ended {ended:.2f} s after the signal")
+        torn = [client for client in readers if not client.frames.at_boundary()]
+        check(not torn, f"{len(torn)} of 4 readers got a torn frame")
+        check(min(counts) < 1000, "every reader was fast enough: nothing was shown")
+        check(ended <= END_S * SLOW, "it took too long")
+
+
 def case_paused_publisher_does_not_hold_up_the_end():
     with Broker() as broker:
         stalled = Client(broker.port, receive_buffer=4096)

@@ -266,3 +266,124 @@ Test(outbox, an_append_longer_than_a_large_segment_gets_room_of_its_own)
     free(in);
     free(out);
 }
+
+/* A stream of frames, small ones and shared messages, as dispatch appends them. */
+struct stream {
+    uint8_t bytes[256 * 1024];
+    uint32_t len;
+    uint32_t ends[64];       /* where each frame ends */
+    uint32_t deliveries[64]; /* up to and including each frame */
+    uint32_t frame_count;
+    uint32_t delivery_count;
+};
+
+static void add_bytes(struct stream *stream, const void *bytes, uint32_t len)
+{
+    memcpy(stream->bytes + stream->len, bytes, len);
+    stream->len += len;
+}
+
+static void append_small_frame(struct fixture *fixture, struct stream *stream, uint32_t number)
+{
+    static const char *const frames[] = {
+        "PING\r\n",
+        "-ERR 'Invalid Subject'\r\n",
+        "MSG a 1 5\r\nMSG \r\r\n",
+        "HMSG a.b 12 r 12 16\r\nNATS/1.0\r\n\r\nMSG \r\n",
+        "MSG a 1 0\r\n\r\n",
+    };
+    const char *frame = frames[number % 5];
+    const uint32_t len = (uint32_t)strlen(frame);
+
+    cr_assert(midge_spares_fill(&fixture->spares, &fixture->pool, len));
+    memcpy(midge_outbox_append(&fixture->outbox, &fixture->spares, len), frame, len);
+    if (frame[0] == 'M' || frame[0] == 'H') {
+        midge_outbox_count_msg(&fixture->outbox, len);
+        stream->delivery_count++;
+    }
+    add_bytes(stream, frame, len);
+}
+
+static void append_shared_frame(struct fixture *fixture, struct stream *stream)
+{
+    static const char line[] = "MSG large 1 9000\r\n";
+    const struct midge_op op = {
+        .kind = MIDGE_OP_PUB, .subject = MIDGE_SLICE_LITERAL("large"), .total_len = 9000};
+    struct midge_msg *msg = midge_msg_create(&fixture->pool, &op);
+    const uint32_t len = (uint32_t)sizeof(line) - 1;
+
+    cr_assert_not_null(msg);
+    memset(msg->body, '\n', 9000);
+    cr_assert(midge_spares_fill(&fixture->spares, &fixture->pool, len));
+    memcpy(midge_outbox_append(&fixture->outbox, &fixture->spares, len), line, len);
+    midge_outbox_append_msg(&fixture->outbox, &fixture->spares, msg,
+                            midge_slice_make(msg->body, 9002));
+    midge_outbox_count_msg(&fixture->outbox, 9000);
+    stream->delivery_count++;
+    add_bytes(stream, line, len);
+    add_bytes(stream, msg->body, 9002);
+    midge_msg_release(msg, &fixture->pool);
+}
+
+static void append_stream(struct fixture *fixture, struct stream *stream)
+{
+    stream->len = 0;
+    stream->frame_count = 0;
+    stream->delivery_count = 0;
+    for (uint32_t i = 0; i < 24; i++) {
+        if (i % 7 == 3 || i % 7 == 4)
+            append_shared_frame(fixture, stream);
+        else
+            append_small_frame(fixture, stream, i);
+        stream->deliveries[stream->frame_count] = stream->delivery_count;
+        stream->ends[stream->frame_count++] = stream->len;
+    }
+}
+
+/* What the kernel has of the stream must end with the frame that it had a part of. */
+static void expect_cut(struct fixture *fixture, struct stream *stream, uint8_t *out, uint64_t taken)
+{
+    struct midge_flush_result result = {0};
+    uint64_t delivered = 0;
+    uint64_t discarded;
+    uint64_t out_len = 0;
+    uint32_t frame = 0;
+
+    while (frame < stream->frame_count && stream->ends[frame] < taken)
+        frame++;
+    while (out_len < taken) {
+        result = flush(fixture, taken - out_len, out, &out_len);
+        unblock(fixture);
+        delivered += result.sent_msgs;
+    }
+    fixture->outbox.closing = true;
+    discarded = midge_outbox_cut(&fixture->outbox, &fixture->pool);
+    while (fixture->outbox.pending_bytes > 0) {
+        result = flush(fixture, UINT64_MAX, out, &out_len);
+        delivered += result.sent_msgs;
+    }
+    cr_expect_eq(out_len, taken == 0 ? 0 : stream->ends[frame], "cut after %lu bytes: %lu came",
+                 (unsigned long)taken, (unsigned long)out_len);
+    cr_expect_eq(memcmp(out, stream->bytes, out_len), 0);
+    discarded += midge_outbox_discard(&fixture->outbox, &fixture->pool);
+    /* What went out of a segment that did not go out as a whole counts as discarded. */
+    cr_expect_leq(delivered, taken == 0 ? 0 : stream->deliveries[frame]);
+    cr_expect_eq(delivered + discarded, stream->delivery_count);
+}
+
+Test(outbox, cut_leaves_the_frame_that_the_kernel_has_a_part_of)
+{
+    static struct stream stream;
+    static uint8_t out[sizeof(stream.bytes)];
+    uint64_t taken = 0;
+
+    do {
+        struct fixture fixture;
+
+        set_up(&fixture, 1 << 20);
+        append_stream(&fixture, &stream);
+        expect_cut(&fixture, &stream, out, taken);
+        tear_down(&fixture);
+        taken += taken % 9000 < 300 || taken % 9000 > 8700 ? 1 : 97;
+    } while (taken < stream.len);
+}
