@@ -158,7 +158,8 @@ def case_refused_subject_is_shown_on_one_line():
                 wanted = b"-ERR 'Permissions Violation for Publish to \"_GR_.%s\"'\r\n" % text
                 if 0x20 < byte < 0x7F and byte not in b'"\\':
                     check(frames[0] == wanted, f"{text!r}: {frames[0]!r}")
-                check(frames[0].startswith(wanted[:42]) and frames[0].endswith(b"\"'\r\n"), f"{text!r}: {frames[0]!r}")
+                whole = frames[0].startswith(wanted[:42]) and frames[0].endswith(b"\"'\r\n")
+                check(whole, f"{text!r}: {frames[0]!r}")
                 check(all(0x20 <= shown < 0x7F for shown in frames[0][:-2]), f"{text!r}: {frames[0]!r}")
                 check(frames[1].startswith(b"-ERR '"), f"{text!r}: {frames[1]!r}")
 
@@ -167,7 +168,9 @@ def case_log_lines_cannot_be_forged():
     """User name and client name go into the log: with newlines and escapes in them."""
     with Broker("-DV", "--user", "u", "--pass", "p") as broker:
         evil = "\\n[1] 2026/01/01 00:00:00.000000 [INF] forged\\u001b[2J\\r\\u0000"
-        fields = (f'"user":"{evil}","pass":"x"', f'"name":"{evil}"', f'"lang":"{evil}","version":"{evil}"')
+        fields = (
+            f'"user":"{evil}","pass":"x"', f'"name":"{evil}"', f'"lang":"{evil}","version":"{evil}"',
+        )  # fmt: skip
         for text in fields:
             with broker.connect() as client:
                 client.send(f"CONNECT {{{text}}}\r\n".encode())
