@@ -406,7 +406,9 @@ static void on_recv(struct midge_shard *shard, struct midge_conn *conn,
                event->res != -EINTR) {
         midge_conn_close(shard, conn, MIDGE_E_READ);
     }
-    if (!conn->recv_armed && conn->state == MIDGE_CONN_OPEN && !conn->paused)
+    /* Bytes that ended the connection may have ended recv, too: FLUSHING reads on, as above. */
+    if (!conn->recv_armed && ((conn->state == MIDGE_CONN_OPEN && !conn->paused) ||
+                              (conn->state == MIDGE_CONN_FLUSHING && event->res > 0)))
         midge_shard_mark_rearm(shard, conn);
 }
 
