@@ -73,6 +73,7 @@ struct slot {
     bool used;
     bool close_seen;
     bool purged;
+    bool input_over; /* the broker was told that the stream ended or broke */
     uint32_t peer;
     uint32_t generation;
     uint64_t rtt_start_ns;
@@ -172,6 +173,9 @@ static void on_note(void *context, const struct midge_sim_note *note)
     record->bytes_len = note->bytes.len;
     record->bytes_off = keep_bytes(world, note->bytes);
     record->now_ns = note->now_ns;
+    if (note->kind == MIDGE_SIM_RECEIVED && note->res <= 0 && note->res != -ENOBUFS &&
+        note->res != -ECANCELED)
+        world->slots[note->handle.index].input_over = true;
     if (note->kind == MIDGE_SIM_ADOPTED) {
         MIDGE_ASSERT(note->handle.index < SLOTS_MAX);
         world->slots[note->handle.index] =
@@ -215,7 +219,7 @@ static void look_at_slots(struct world *world)
     }
 }
 
-static const char *why_not_asleep(const struct midge_conn *conn)
+static const char *why_not_asleep(const struct midge_conn *conn, const struct slot *slot)
 {
     const struct midge_outbox *outbox = &conn->outbox;
 
@@ -232,6 +236,9 @@ static const char *why_not_asleep(const struct midge_conn *conn)
     case MIDGE_CONN_FLUSHING:
         if (conn->send_submitted && outbox->pending_bytes == conn->send_asked)
             return "asleep with a connection that has sent what it owed";
+        /* Bytes that are not read when it is closed reset it, and what was sent last is lost. */
+        if (!conn->recv_armed && !slot->input_over)
+            return "asleep with a closing connection that is not read";
         break;
     case MIDGE_CONN_OPEN:
         if (!conn->recv_armed && !conn->paused)
@@ -251,7 +258,7 @@ static void check_sleep(struct world *world)
     const struct midge_shard *shard = world->shard;
 
     for (uint32_t i = 0; i < midge_broker_slot_high(&world->broker); i++) {
-        const char *why = why_not_asleep(&world->broker.conns[i]);
+        const char *why = why_not_asleep(&world->broker.conns[i], &world->slots[i]);
 
         if (why != NULL)
             fail(world, why, world->slots[i].peer);
