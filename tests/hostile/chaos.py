@@ -17,6 +17,9 @@ from hostile import (
 )  # fmt: skip
 
 CONNECT = connect_line()
+# What a broker keeps once it was busy: reuse lists of 8 MiB, and receive buffers of 8 MiB that a start
+# has not touched yet.
+KEPT = 16 * MIB
 ATTACK_SIZES = (10, 1000, 20000, 300000)
 
 
@@ -153,7 +156,7 @@ def attacker(port, seed):
 def back_to_start(broker, fd_count, rss):
     took = wait_until(lambda: broker.fd_count() <= fd_count, "the descriptors of the dead")
     if not SANITIZED:
-        wait_until(lambda: broker.rss() <= rss + 8 * MIB, "memory back within 8 MiB of the start")
+        wait_until(lambda: broker.rss() <= rss + KEPT, "memory back to what a broker keeps")
     grown = (broker.rss() - rss) / MIB
     note(f"descriptors back after {took:.2f} s, RSS {grown:+.1f} MiB")
 
@@ -195,14 +198,21 @@ def short_lives(seconds):
         traffic = Traffic(broker)
         attackers = Attackers(broker.port, 3, rng)
         began = time.monotonic()
+        half_way = None
         while time.monotonic() - began < seconds:
             time.sleep(rng.uniform(0.05, 0.4))
             attackers.replace_one()
+            if half_way is None and time.monotonic() - began > seconds / 2:
+                half_way = broker.rss()
             check(not traffic.ended.is_set(), f"traffic: {traffic.wrong}")
         attackers.end()
         note(f"{attackers.lives} lives cut short in {seconds} s, {attackers.kills} processes killed")
         traffic.finish()
         back_to_start(broker, fd_count, rss)
+        slope = (broker.rss() - half_way) / MIB
+        note(f"RSS {slope:+.2f} MiB since half-time")
+        # A short run is still warming up.
+        check(slope <= 4 or seconds < 60 or SANITIZED, f"RSS grows: {slope:.2f} MiB in the second half")
 
 
 def case_short_lives():
