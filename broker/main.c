@@ -1,9 +1,11 @@
 /* midge-server: argv and file to a constant config, then the broker until a signal. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "broker.h"
 #include "config.h"
@@ -14,6 +16,21 @@
 static void on_signal(int number)
 {
     (void)number;
+}
+
+/* Standard streams that the parent closed lead nowhere: else the next descriptor made would take
+ * their number, and the log be written into it. @return false if /dev/null cannot be opened */
+static bool open_streams(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd < 0)
+        return false;
+    (void)close(fd);
+    return true;
 }
 
 /* The signals that main waits for are blocked in all threads; a peer that went away is an EPIPE. */
@@ -65,6 +82,8 @@ int main(int argc, char **argv)
     struct midge_config config;
     int status = 1;
 
+    if (!open_streams())
+        return 1;
     midge_config_init(&config);
     if (midge_config_load(&config, argc, argv, stdout, stderr) == MIDGE_OK) {
         switch (config.action) {
