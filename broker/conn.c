@@ -7,6 +7,7 @@
 
 #include "dispatch.h"
 #include "handshake.h"
+#include "midge/subject.h"
 #include "shard.h"
 #include "subscribe.h"
 #include "trace.h"
@@ -254,7 +255,7 @@ static enum midge_status lend_line(struct midge_shard *shard, struct midge_conn 
 static void on_publish(struct midge_shard *shard, struct midge_conn *conn,
                        const struct midge_op *op)
 {
-    if (conn->pedantic && !midge_dispatch_subject_is_literal(op->subject))
+    if (conn->pedantic && !midge_subject_is_literal(op->subject))
         midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(MIDGE_E_PUB_SUBJECT)));
     if (op->payload_whole) {
         midge_dispatch_publish(shard, conn, op);

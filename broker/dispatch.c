@@ -38,11 +38,6 @@ enum outcome {
     OUTCOME_MEMORY,
 };
 
-bool midge_dispatch_subject_is_literal(struct midge_slice subject)
-{
-    return midge_subject_is_literal(subject);
-}
-
 /* What this subscriber gets to see: the frame, and the part of the body that follows it. */
 static struct midge_slice make_frame(const struct publication *pub, const struct midge_sub *sub,
                                      bool headers, struct midge_frame *frame)

@@ -24,7 +24,4 @@ void midge_dispatch_publish(struct midge_shard *shard, struct midge_conn *conn,
 void midge_dispatch_publish_msg(struct midge_shard *shard, struct midge_conn *conn,
                                 struct midge_msg *msg);
 
-/** True if a pedantic client may publish on the subject. */
-bool midge_dispatch_subject_is_literal(struct midge_slice subject);
-
 #endif
