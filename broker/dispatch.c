@@ -22,12 +22,10 @@ struct publication {
     uint8_t plain_size_text[MIDGE_DECIMAL_LEN_MAX]; /* for subscribers without headers */
     struct midge_pause pause;                       /* recipients that are behind */
     uint32_t appended;                              /* deliveries */
-    uint32_t behind; /* of those to others, how many were left over the high mark */
-    uint32_t ahead;  /* … and how many were not */
-    /* The fastest of those that are close to max_pending though they read, if there is one. */
-    struct midge_pause_target close_call;
-    uint64_t close_call_recent; /* bytes it took lately; 0 = none */
-    uint64_t recent_max;        /* the most that a recipient took lately */
+    uint32_t behind;        /* of those to others, how many were left over the high mark */
+    uint32_t ahead;         /* … and how many were not */
+    uint64_t wait_until_ns; /* for one that is close to max_pending though it reads; 0 = for none */
+    struct midge_pause_target wait_target;
 };
 
 enum outcome {
@@ -54,13 +52,6 @@ static struct midge_slice make_frame(const struct publication *pub, const struct
     frame->size_text = midge_slice_make(pub->plain_size_text, pub->plain_size_len);
     return midge_slice_make(pub->body.base + pub->header_len, pub->body.len - pub->header_len);
 }
-
-/* A recipient over three quarters of max_pending holds its publishers back if it took something
- * within ALIVE_NS, and lately half of what the fastest recipient took: readers of about the same
- * speed drift apart, and none of them is to be closed for that. Looked at again every HOLD_NS: who
- * stops reading costs the others ALIVE_NS, once. */
-#define ALIVE_NS 1000000000ull
-#define HOLD_NS  100000000ull
 
 /* Write one delivery. Under the outbox lock, after the checks. */
 static void append_frame(struct midge_shard *shard, const struct publication *pub,
@@ -100,6 +91,11 @@ static void count_delivery(struct midge_shard *shard, struct midge_sub *sub)
     (void)midge_shard_request(shard, conn, MIDGE_REQUEST_EXPIRED);
 }
 
+static uint64_t write_deadline_ns(const struct midge_shard *shard)
+{
+    return shard->config->write_deadline_ms * 1000000ull;
+}
+
 static void note_fill(const struct midge_shard *shard, struct publication *pub,
                       struct midge_conn *conn)
 {
@@ -109,8 +105,6 @@ static void note_fill(const struct midge_shard *shard, struct publication *pub,
     /* Nobody is held back for himself: a client may write all before it reads. */
     if (MIDGE_UNLIKELY(conn == pub->conn))
         return;
-    if (outbox->recent_bytes > pub->recent_max)
-        pub->recent_max = outbox->recent_bytes;
     if (MIDGE_LIKELY(outbox->pending_bytes <=
                      outbox->pending_bytes_max / MIDGE_PENDING_HIGH_DIVISOR)) {
         pub->ahead++;
@@ -118,12 +112,9 @@ static void note_fill(const struct midge_shard *shard, struct publication *pub,
     }
     pub->behind++;
     midge_outbox_watch(outbox, outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR);
-    if (outbox->pending_bytes > outbox->pending_bytes_max / 4 * 3 &&
-        shard->now_ns - outbox->taken_at_ns < ALIVE_NS &&
-        midge_outbox_recent(outbox, shard->now_ns) > pub->close_call_recent) {
-        midge_outbox_watch(outbox, outbox->pending_bytes_max / 2);
-        pub->close_call = (struct midge_pause_target){conn->index, outbox->generation};
-        pub->close_call_recent = midge_outbox_recent(outbox, shard->now_ns);
+    if (midge_outbox_is_worth_a_wait(outbox, write_deadline_ns(shard), shard->now_ns)) {
+        pub->wait_until_ns = outbox->wait_until_ns;
+        pub->wait_target = (struct midge_pause_target){conn->index, outbox->generation};
     }
     if (pub->pause.target_count < MIDGE_PAUSE_TARGETS_MAX)
         pub->pause.targets[pub->pause.target_count++] =
@@ -336,17 +327,17 @@ static void deliver_to_all(struct midge_shard *shard, struct publication *pub)
         deliver_to_queue(shard, pub, match, &match->queues[queue]);
 }
 
-/* Read the publisher no further for now, if all its recipients are behind, or if one that is as
- * fast as the others is about to be closed. */
+/* Read the publisher no further for now, if all its recipients are behind, or if one that keeps up
+ * more or less is about to be closed. */
 static void hold_back(struct midge_shard *shard, struct publication *pub)
 {
     struct midge_conn *conn = pub->conn;
 
     if (pub->ahead == 0) {
-        pub->pause.until_ns = shard->now_ns + shard->config->write_deadline_ms * 1000000ull;
-    } else if (pub->close_call_recent > pub->recent_max / 4) {
-        pub->pause.until_ns = shard->now_ns + HOLD_NS;
-        pub->pause.targets[0] = pub->close_call;
+        pub->pause.until_ns = shard->now_ns + write_deadline_ns(shard);
+    } else if (pub->wait_until_ns != 0) {
+        pub->pause.until_ns = pub->wait_until_ns;
+        pub->pause.targets[0] = pub->wait_target;
         pub->pause.target_count = 1;
         pub->pause.any = false;
     } else {
@@ -377,8 +368,7 @@ static void route(struct midge_shard *shard, struct publication *pub)
     pub->appended = 0;
     pub->behind = 0;
     pub->ahead = 0;
-    pub->close_call_recent = 0;
-    pub->recent_max = 0;
+    pub->wait_until_ns = 0;
     deliver_to_all(shard, pub);
     if (pub->appended == 0 && pub->reply.len > 0 && conn->no_responders)
         no_responders(shard, pub);

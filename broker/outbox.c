@@ -27,9 +27,9 @@ void midge_outbox_init(struct midge_outbox *outbox, uint32_t generation, uint64_
     outbox->pending_bytes_max = pending_bytes_max;
     outbox->appended_bytes = 0;
     outbox->watch_mark_bytes = 0;
-    outbox->recent_bytes = 0;
-    outbox->recent_at_ns = 0;
-    outbox->taken_at_ns = 0;
+    outbox->worth_mark_bytes = 0;
+    outbox->wait_until_ns = 0;
+    outbox->wait_since_ns = 0;
     outbox->stalled_at_ns = 0;
     outbox->stall_mark_bytes = 0;
     outbox->out_msgs = 0;
@@ -265,29 +265,31 @@ static void note_stall(struct midge_outbox *outbox, bool full, uint64_t now_ns)
     }
 }
 
-uint64_t midge_outbox_recent(const struct midge_outbox *outbox, uint64_t now_ns)
+bool midge_outbox_is_worth_a_wait(struct midge_outbox *outbox, uint64_t row_ns, uint64_t now_ns)
 {
-    const uint64_t halves = (now_ns - outbox->recent_at_ns) / MIDGE_RECENT_HALF_NS;
+    const uint64_t max = outbox->pending_bytes_max;
+    const uint64_t taken = outbox->appended_bytes - outbox->pending_bytes;
 
-    return halves < 64 ? outbox->recent_bytes >> halves : 0;
+    if (outbox->worth_mark_bytes == 0)
+        outbox->worth_mark_bytes = taken + max / 16 * 5 + 1;
+    if (outbox->wait_until_ns == 0 && outbox->pending_bytes <= max / 4 * 3)
+        return false;
+    if (outbox->wait_until_ns <= now_ns) {
+        if (outbox->wait_until_ns == 0)
+            outbox->wait_since_ns = now_ns;
+        if (taken < outbox->worth_mark_bytes || now_ns - outbox->wait_since_ns >= row_ns)
+            return false;
+        outbox->worth_mark_bytes = taken + max / 64 + 1;
+        outbox->wait_until_ns = now_ns + MIDGE_OUTBOX_WAIT_NS;
+    }
+    midge_outbox_watch(outbox, max / 2);
+    return true;
 }
 
 void midge_outbox_watch(struct midge_outbox *outbox, uint64_t bytes)
 {
     if (bytes > outbox->watch_mark_bytes)
         outbox->watch_mark_bytes = bytes;
-}
-
-/* Under the lock. */
-static void note_taken(struct midge_outbox *outbox, uint64_t sent, uint64_t now_ns)
-{
-    if (now_ns - outbox->recent_at_ns >= MIDGE_RECENT_HALF_NS) {
-        outbox->recent_bytes = midge_outbox_recent(outbox, now_ns);
-        outbox->recent_at_ns = now_ns - now_ns % MIDGE_RECENT_HALF_NS;
-    }
-    outbox->recent_bytes += sent;
-    if (sent > 0)
-        outbox->taken_at_ns = now_ns;
 }
 
 struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
@@ -304,7 +306,13 @@ struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
     MIDGE_ASSERT(outbox->pending_bytes >= sent);
     done = take_sent(outbox, sent, &result.sent_msgs);
     note_stall(outbox, sent < asked, now_ns);
-    note_taken(outbox, sent, now_ns);
+    if (outbox->wait_until_ns != 0 && outbox->pending_bytes < outbox->pending_bytes_max / 2) {
+        outbox->wait_until_ns = 0;
+        outbox->worth_mark_bytes =
+            outbox->appended_bytes - outbox->pending_bytes + outbox->pending_bytes_max / 32 + 1;
+    }
+    if (outbox->pending_bytes < outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR)
+        outbox->worth_mark_bytes = 0;
     if (outbox->pending_bytes < outbox->watch_mark_bytes) {
         outbox->watch_mark_bytes = 0;
         result.drained = true;

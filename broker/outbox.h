@@ -90,10 +90,10 @@ struct midge_outbox {
     uint64_t pending_bytes_max; /* constant while the slot is in use */
     uint64_t appended_bytes;    /* since the connection began */
     uint64_t watch_mark_bytes;  /* publishers wait for pending to fall below it; 0 = none does */
-    uint64_t recent_bytes;      /* taken by the kernel, halved every MIDGE_RECENT_HALF_NS … */
-    uint64_t recent_at_ns;      /* … up to this instant */
-    uint64_t taken_at_ns;       /* when the kernel took something last */
-    uint64_t stalled_at_ns;     /* since when the socket is full; 0 = it is not */
+    uint64_t worth_mark_bytes;  /* taken in all when it is worth a wait; 0 = it is not behind */
+    uint64_t wait_until_ns;    /* publishers wait until then, or until below 1/2; 0 = they do not */
+    uint64_t wait_since_ns;    /* when the first of the waits in a row began */
+    uint64_t stalled_at_ns;    /* since when the socket is full; 0 = it is not */
     uint64_t stall_mark_bytes; /* appended_bytes at that time: these must be gone by the deadline */
     uint64_t out_msgs;         /* deliveries appended */
     uint64_t out_bytes;        /* headers and payload of them */
@@ -119,9 +119,8 @@ void midge_spares_deinit(struct midge_spares *spares, struct midge_pool *pool);
 #define MIDGE_PENDING_HIGH_DIVISOR 8u
 #define MIDGE_PENDING_LOW_DIVISOR  16u
 
-/* Half-life of the bytes that count as recent: long enough that readers of the same speed have
- * about the same number, short enough that one that stops is soon seen. */
-#define MIDGE_RECENT_HALF_NS 2000000000ull
+/* How long publishers wait at most for one recipient that is about to be closed. */
+#define MIDGE_OUTBOX_WAIT_NS 500000000ull
 
 /** True if `len` more bytes would go over max_pending. Under the lock. */
 bool midge_outbox_is_over(const struct midge_outbox *outbox, uint64_t len);
@@ -172,9 +171,19 @@ struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
                                                  struct midge_pool *pool, uint64_t sent,
                                                  uint64_t asked, uint64_t now_ns);
 
-/** Bytes that the kernel took lately, old ones counting less; to compare readers. Under the lock.
+/**
+ * True if publishers should wait for this reader: it is over 3/4 of max_pending, or has not come
+ * below 1/2 since, and it reads.
+ *
+ *   - At first that means: since it was over the high mark it took a third of what was appended.
+ *   - A wait of MIDGE_OUTBOX_WAIT_NS is followed by another one if it took 1/64 of max_pending, for
+ *     `row_ns` at most.
+ *   - Once below 1/2, it has to take 1/32 before it is over 3/4 again: a ninth of what is appended.
+ *
+ * So one that stops reading costs one wait, and one that never read costs nothing. Watches for 1/2.
+ * Under the lock, after an append that left it over the high mark. Decision 0002.
  */
-uint64_t midge_outbox_recent(const struct midge_outbox *outbox, uint64_t now_ns);
+bool midge_outbox_is_worth_a_wait(struct midge_outbox *outbox, uint64_t row_ns, uint64_t now_ns);
 
 /** Tell the owner when pending falls below `bytes`; the highest mark counts. Under the lock. */
 void midge_outbox_watch(struct midge_outbox *outbox, uint64_t bytes);
