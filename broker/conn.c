@@ -23,6 +23,9 @@
 
 #define NS_PER_MS 1000000ull
 
+/* Sends of one shared outbox in one turn: bounded, since others append meanwhile. */
+#define SENDS_PER_FLUSH 16u
+
 /* Hourly RTT measurement. Source: nats-server v2.15.2, server/const.go
  * DEFAULT_RTT_MEASUREMENT_INTERVAL. */
 #define RTT_INTERVAL_NS (3600ull * 1000 * NS_PER_MS)
@@ -64,21 +67,11 @@ void midge_conn_set_state(struct midge_conn *conn, enum midge_conn_state from,
 
 /* ---- output ---- */
 
-/* Refuse all that comes from here on and have the owner close. Under the outbox lock. */
-static bool request_slow_close(struct midge_shard *shard, struct midge_conn *conn,
-                               enum midge_status status)
-{
-    conn->outbox.closing = true;
-    conn->outbox.close_status = status;
-    return midge_shard_request(shard, conn, MIDGE_REQUEST_CLOSE);
-}
-
 bool midge_conn_enqueue(struct midge_shard *shard, struct midge_conn *conn,
                         struct midge_slice bytes)
 {
     struct midge_outbox *outbox = &conn->outbox;
     bool appended = false;
-    bool ring = false;
 
     if (!midge_spares_fill(&shard->spares, &shard->pool, bytes.len)) {
         midge_conn_close(shard, conn, MIDGE_E_MEMORY);
@@ -87,15 +80,14 @@ bool midge_conn_enqueue(struct midge_shard *shard, struct midge_conn *conn,
     midge_outbox_lock(outbox);
     if (!outbox->closing) {
         if (midge_outbox_is_over(outbox, bytes.len)) {
-            ring = request_slow_close(shard, conn, MIDGE_E_SLOW_PENDING);
+            midge_shard_request_close(shard, conn, MIDGE_E_SLOW_PENDING);
         } else {
             memcpy(midge_outbox_append(outbox, &shard->spares, bytes.len), bytes.base, bytes.len);
-            midge_shard_mark_dirty_locked(shard, conn);
+            midge_shard_mark_dirty(shard, conn);
             appended = true;
         }
     }
     midge_outbox_unlock(outbox);
-    MIDGE_ASSERT(!ring); /* only the owner enqueues */
     return appended;
 }
 
@@ -144,6 +136,105 @@ static bool is_flushed(struct midge_conn *conn)
     return flushed;
 }
 
+/* What the kernel took of one send. */
+struct sent {
+    uint64_t asked;
+    uint64_t taken;
+    bool failed;
+};
+
+static struct sent sent_of(uint64_t asked, int64_t result)
+{
+    return (struct sent){
+        .asked = asked,
+        .taken = result > 0 ? (uint64_t)result : 0,
+        .failed = result < 0 && result != -EAGAIN,
+    };
+}
+
+/* What is left to do after the token was given back, outside the lock. */
+static void finish_flush(struct midge_shard *shard, const struct midge_flush_result *result)
+{
+    midge_outbox_free_sent(result->done, &shard->pool);
+    midge_stats_add(&shard->stats.delivered, result->sent_msgs);
+    if (result->drained)
+        midge_shard_tell_drained(shard, result->drained_shard);
+}
+
+static void arm_poll(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->poll_armed)
+        return;
+    conn->poll_armed = true;
+    midge_ring_poll_out(shard->ring, conn->fd, handle_of(conn));
+}
+
+/* The owner gives the token back. @return true if the kernel took all, and more can be sent at once
+ */
+static bool settle(struct midge_shard *shard, struct midge_conn *conn, struct sent sent,
+                   uint64_t *pending_out)
+{
+    struct midge_flush_result result;
+
+    midge_outbox_lock(&conn->outbox);
+    result = midge_outbox_settle(&conn->outbox, sent.taken, sent.asked, shard->now_ns);
+    midge_outbox_unlock(&conn->outbox);
+    finish_flush(shard, &result);
+    *pending_out = result.pending_bytes;
+    if (conn->state == MIDGE_CONN_CLOSING) {
+        finish_closing(shard, conn);
+        return false;
+    }
+    if (sent.failed) {
+        midge_conn_close(shard, conn, MIDGE_E_WRITE);
+        return false;
+    }
+    if (sent.taken < sent.asked) {
+        arm_poll(shard, conn);
+        midge_conn_set_timer(shard, conn);
+        return false;
+    }
+    return true;
+}
+
+static struct midge_flush gather(struct midge_shard *shard, struct midge_conn *conn,
+                                 struct iovec *pieces)
+{
+    struct midge_flush flush;
+
+    midge_outbox_lock(&conn->outbox);
+    flush = midge_outbox_gather(&conn->outbox, shard->index, true, pieces, MIDGE_RING_IOV_MAX);
+    midge_outbox_unlock(&conn->outbox);
+    return flush;
+}
+
+/* Other shards append here, too: they must not find the token in the hands of a shard that sleeps.
+ */
+static void flush_shared(struct midge_shard *shard, struct midge_conn *conn, struct iovec *pieces,
+                         struct midge_flush flush)
+{
+    uint64_t pending;
+
+    for (uint32_t sends = 1;; sends++) {
+        const int64_t result =
+            midge_ring_try_send(shard->ring, conn->fd, pieces, flush.piece_count);
+
+        if (!settle(shard, conn, sent_of(flush.bytes, result), &pending) || pending == 0 ||
+            sends == SENDS_PER_FLUSH)
+            break;
+        flush = gather(shard, conn, pieces);
+        if (flush.piece_count == 0)
+            break;
+    }
+    if (conn->fd == -1)
+        return;
+    /* The next turn sends more, or goes on closing. */
+    midge_outbox_lock(&conn->outbox);
+    if ((conn->outbox.pending_bytes > 0 && !conn->outbox.blocked) || conn->outbox.closing)
+        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
+    midge_outbox_unlock(&conn->outbox);
+}
+
 void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
 {
     struct iovec pieces[MIDGE_RING_IOV_MAX];
@@ -153,12 +244,16 @@ void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
         finish_closing(shard, conn);
     if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
         return;
-    flush = midge_outbox_begin_flush(&conn->outbox, shard->index, pieces, MIDGE_RING_IOV_MAX);
+    flush = gather(shard, conn, pieces);
     if (flush.piece_count == 0) {
         if (conn->state == MIDGE_CONN_FLUSHING && is_flushed(conn)) {
             begin_closing(shard, conn);
             finish_closing(shard, conn);
         }
+        return;
+    }
+    if (flush.shared) {
+        flush_shared(shard, conn, pieces, flush);
         return;
     }
     conn->send_asked = flush.bytes;
@@ -172,41 +267,82 @@ void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
     midge_shard_mark_submitted(shard, conn);
 }
 
-static void arm_poll(struct midge_shard *shard, struct midge_conn *conn)
-{
-    if (conn->poll_armed)
-        return;
-    conn->poll_armed = true;
-    midge_ring_poll_out(shard->ring, conn->fd, handle_of(conn));
-}
-
 void midge_conn_on_sent(struct midge_shard *shard, struct midge_conn *conn, int64_t sent)
 {
-    const bool failed = sent < 0 && sent != -EAGAIN;
-    const uint64_t asked = conn->send_asked;
-    const uint64_t taken = sent > 0 ? (uint64_t)sent : 0;
-    struct midge_flush_result result;
+    uint64_t pending;
 
     MIDGE_ASSERT(conn->send_submitted);
     conn->send_submitted = false;
-    result = midge_outbox_end_flush(&conn->outbox, &shard->pool, taken, asked, shard->now_ns);
-    midge_stats_add(&shard->stats.delivered, result.sent_msgs);
-    if (result.drained)
-        midge_shard_resume_publishers(shard, conn);
-    if (conn->state == MIDGE_CONN_CLOSING) {
-        finish_closing(shard, conn);
-        return;
-    }
-    if (failed) {
-        midge_conn_close(shard, conn, MIDGE_E_WRITE);
-        return;
-    }
-    if (taken < asked) {
-        arm_poll(shard, conn);
-        midge_conn_set_timer(shard, conn);
-    } else if (result.pending_bytes > 0 || conn->state == MIDGE_CONN_FLUSHING) {
+    if (settle(shard, conn, sent_of(conn->send_asked, sent), &pending) &&
+        (pending > 0 || conn->state == MIDGE_CONN_FLUSHING))
         midge_shard_mark_dirty(shard, conn);
+}
+
+/* Take the token for a send of another shard's. @return true if there is something to send */
+static bool gather_foreign(struct midge_shard *shard, struct midge_conn *conn, uint32_t generation,
+                           struct iovec *pieces, struct midge_flush *flush_out)
+{
+    struct midge_outbox *outbox = &conn->outbox;
+
+    *flush_out = (struct midge_flush){0};
+    midge_outbox_lock(outbox);
+    /* What is pending when it closes is the owner's to send. */
+    if (outbox->generation == generation && !outbox->closing) {
+        *flush_out = midge_outbox_gather(outbox, shard->index, false, pieces, MIDGE_RING_IOV_MAX);
+        /* Any other holder looks at what is pending when it gives the token back. */
+        if (outbox->in_flight)
+            midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
     }
+    midge_outbox_unlock(outbox);
+    return flush_out->piece_count > 0;
+}
+
+/* Give the token back, and leave to the owner what only he can do. @return bytes that can be sent
+ * at once; 0 also if that is the owner's to do */
+static uint64_t settle_foreign(struct midge_shard *shard, struct midge_conn *conn, struct sent sent,
+                               bool last)
+{
+    struct midge_outbox *outbox = &conn->outbox;
+    struct midge_flush_result result;
+    bool go_on;
+
+    midge_outbox_lock(outbox);
+    result = midge_outbox_settle(outbox, sent.taken, sent.asked, shard->now_ns);
+    go_on = result.pending_bytes > 0 && sent.taken == sent.asked && !outbox->closing && !last;
+    if (sent.failed && !outbox->closing)
+        midge_shard_request_close(shard, conn, MIDGE_E_WRITE);
+    else if (outbox->closing || (last && result.pending_bytes > 0))
+        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
+    if (sent.taken < sent.asked)
+        midge_shard_request(shard, conn, MIDGE_REQUEST_POLL_OUT);
+    midge_outbox_unlock(outbox);
+    finish_flush(shard, &result);
+    return go_on ? result.pending_bytes : 0;
+}
+
+void midge_conn_flush_foreign(struct midge_shard *shard, struct midge_conn *conn,
+                              uint32_t generation)
+{
+    struct iovec pieces[MIDGE_RING_IOV_MAX];
+    struct midge_flush flush;
+
+    for (uint32_t sends = 1; gather_foreign(shard, conn, generation, pieces, &flush); sends++) {
+        /* The descriptor stays open while the token is held. */
+        const int64_t result =
+            midge_ring_try_send(shard->ring, conn->fd, pieces, flush.piece_count);
+
+        if (settle_foreign(shard, conn, sent_of(flush.bytes, result), sends == SENDS_PER_FLUSH) ==
+            0)
+            return;
+    }
+}
+
+void midge_conn_hand_over(struct midge_shard *shard, struct midge_conn *conn, uint32_t generation)
+{
+    midge_outbox_lock(&conn->outbox);
+    if (conn->outbox.generation == generation && !conn->outbox.closing)
+        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
+    midge_outbox_unlock(&conn->outbox);
 }
 
 static void on_poll_out(struct midge_shard *shard, struct midge_conn *conn, int res)
@@ -574,12 +710,13 @@ void midge_conn_on_timer(struct midge_shard *shard, struct midge_conn *conn)
 
 /* ---- requests of other shards, and of this one while it held a lock ---- */
 
-void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests)
+void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests,
+                           enum midge_status close_status)
 {
     if ((requests & MIDGE_REQUEST_EXPIRED) != 0)
         midge_conn_remove_expired(shard, conn);
     if ((requests & MIDGE_REQUEST_CLOSE) != 0)
-        midge_conn_close(shard, conn, conn->outbox.close_status);
+        midge_conn_close(shard, conn, close_status);
     if ((requests & MIDGE_REQUEST_POLL_OUT) != 0 &&
         (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING)) {
         arm_poll(shard, conn);
@@ -587,8 +724,6 @@ void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, u
     }
     if ((requests & MIDGE_REQUEST_FLUSH) != 0)
         midge_shard_mark_dirty(shard, conn);
-    if ((requests & MIDGE_REQUEST_RESUME) != 0)
-        midge_shard_resume_publishers(shard, conn);
 }
 
 /* ---- opening and closing ---- */
@@ -636,10 +771,12 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     conn->ping_at_ns = shard->now_ns + config->ping_interval_ms * NS_PER_MS;
     conn->purge_cursor = 0;
     conn->close_status = MIDGE_OK;
-    conn->owner = shard;
-    conn->expired = NULL;
     midge_connect_init(&conn->options);
     midge_outbox_init(&conn->outbox, conn->generation, config->pending_bytes_max);
+    midge_outbox_lock(&conn->outbox);
+    atomic_store_explicit(&conn->owner, shard, memory_order_relaxed);
+    conn->expired = NULL;
+    midge_outbox_unlock(&conn->outbox);
 }
 
 static void read_peer(struct midge_shard *shard, struct midge_conn *conn)
@@ -710,15 +847,17 @@ static void count_close(struct midge_shard *shard, struct midge_conn *conn,
 /* Nothing is appended from here on, so publishers that wait for this outbox wait for nothing. */
 static void refuse_appends(struct midge_shard *shard, struct midge_conn *conn)
 {
+    uint16_t watch_shard;
     bool watched;
 
     midge_outbox_lock(&conn->outbox);
     conn->outbox.closing = true;
     watched = conn->outbox.watch_mark_bytes > 0;
+    watch_shard = conn->outbox.watch_shard;
     conn->outbox.watch_mark_bytes = 0;
     midge_outbox_unlock(&conn->outbox);
     if (watched)
-        midge_shard_resume_publishers(shard, conn);
+        midge_shard_tell_drained(shard, watch_shard);
 }
 
 void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status)
@@ -762,22 +901,42 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
     midge_shard_mark_dirty(shard, conn);
 }
 
+/* With nothing pending it is not picked again. */
+static void end_memory_pick(struct midge_shard *shard, struct midge_conn *conn)
+{
+    bool picked;
+
+    midge_outbox_lock(&conn->outbox);
+    picked = conn->outbox.memory_pick;
+    conn->outbox.memory_pick = false;
+    midge_outbox_unlock(&conn->outbox);
+    if (picked)
+        atomic_store_explicit(&shard->broker->memory_picking, false, memory_order_relaxed);
+}
+
 /* The last step that needs the descriptor, once nothing is under way any more. */
 static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
 {
+    bool held;
+
     if (conn->state != MIDGE_CONN_CLOSING || conn->recv_armed || conn->poll_armed ||
         conn->send_submitted)
         return;
     midge_outbox_lock(&conn->outbox);
-    conn->outbox.closing = true;
-    /* They leave the index with all the others, in another order: looking for each in this list
-     * would take quadratic time. */
-    conn->expired = NULL;
-    MIDGE_ASSERT(conn->outbox.flush_shard == MIDGE_FLUSH_FREE);
+    MIDGE_ASSERT(conn->outbox.closing);
+    held = conn->outbox.flush_shard != MIDGE_FLUSH_FREE;
+    if (!held) {
+        /* They leave the index with all the others, in another order: looking for each in this list
+         * would take quadratic time. */
+        conn->expired = NULL;
+    }
     midge_outbox_unlock(&conn->outbox);
+    if (held)
+        return; /* whoever holds the token asks for another look when it gives it back */
     midge_ring_close(shard->ring, conn->fd);
     conn->fd = -1;
     midge_stats_add(&shard->stats.discarded, midge_outbox_discard(&conn->outbox, &shard->pool));
+    end_memory_pick(shard, conn);
     midge_timers_clear(&shard->timers, &conn->timer);
     drop_line(shard, conn);
     if (conn->incoming != NULL) {

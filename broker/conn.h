@@ -47,6 +47,7 @@ enum midge_conn_state {
 struct midge_pause_target {
     uint32_t index;
     uint32_t generation;
+    uint64_t mark_bytes; /* the publisher may go on when less is pending there */
 };
 
 /* What only few connections need; made when it is needed. */
@@ -62,7 +63,7 @@ struct midge_conn {
     enum midge_conn_state state;
     uint32_t index;      /* constant after init */
     uint32_t generation; /* changes when the slot is used anew */
-    int fd;              /* -1 = none */
+    int fd;              /* -1 = none; readable for whoever holds the flush token */
     uint64_t send_asked; /* bytes of the send under way */
     struct midge_parser parser;
     struct midge_msg *incoming; /* owned: a message of which pieces are missing */
@@ -84,7 +85,7 @@ struct midge_conn {
     bool no_responders;
 
     /* Owner: statistics. */
-    uint64_t cid;
+    uint64_t cid; /* constant while a subscription of this connection can be found */
     uint64_t in_msgs;
     uint64_t in_bytes;
     uint64_t in_ops;     /* messages, SUBs and UNSUBs: what counts as activity */
@@ -109,14 +110,16 @@ struct midge_conn {
     struct midge_pause *pause; /* owned while paused */
     struct midge_conn *next_paused;
     struct midge_conn *next_purge;
-    char ip[48];
+    char ip[48]; /* as cid; likewise port and is_unix */
     uint16_t port;
     enum midge_status close_status;
 
     /* Any shard: under the outbox lock, and the link of the owner's inbox. */
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_outbox outbox;
-    struct midge_sub *expired;       /* outbox lock: subscriptions that reached max */
-    struct midge_shard *owner;       /* outbox lock to change; constant while there is one shard */
+    struct midge_sub *expired; /* outbox lock: subscriptions that reached max */
+    /* Changed by the owner under the outbox lock, to NULL by the last one: who reads its own shard
+     * here is right without the lock, who reads another one knows nothing yet. */
+    _Atomic(struct midge_shard *) owner;
     struct midge_conn *next_request; /* owner's inbox */
 };
 
@@ -135,8 +138,24 @@ void midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
 /** The send under way took `sent` bytes, or failed with -errno. Thread: shard. */
 void midge_conn_on_sent(struct midge_shard *shard, struct midge_conn *conn, int64_t sent);
 
-/** Put what is pending into a send of this turn, if that is possible now. Thread: shard. */
+/** Send what is pending, or put it into a send of this turn, if that is possible now. Thread: shard
+ * (owner). */
 void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn);
+
+/** Send what this shard has appended to a connection of another one, now, or leave it to the owner
+ * where a send of his is in flight. Nothing is done if the slot is used anew. Thread: shard, any
+ * but the owner. */
+void midge_conn_flush_foreign(struct midge_shard *shard, struct midge_conn *conn,
+                              uint32_t generation);
+
+/** Have the owner send what this shard has appended. Thread: shard, any but the owner. */
+void midge_conn_hand_over(struct midge_shard *shard, struct midge_conn *conn, uint32_t generation);
+
+/** The shard that reads this connection, or NULL; see the field. Thread: any. */
+static inline struct midge_shard *midge_conn_owner(const struct midge_conn *conn)
+{
+    return atomic_load_explicit(&conn->owner, memory_order_relaxed);
+}
 
 /** Deadlines of this connection are due, or have changed. Thread: shard. */
 void midge_conn_on_timer(struct midge_shard *shard, struct midge_conn *conn);
@@ -144,8 +163,10 @@ void midge_conn_on_timer(struct midge_shard *shard, struct midge_conn *conn);
 /** Set the timer to the earliest deadline. Thread: shard. */
 void midge_conn_set_timer(struct midge_shard *shard, struct midge_conn *conn);
 
-/** The bits that were requested under the outbox lock. Thread: shard (owner). */
-void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests);
+/** The bits that were requested under the outbox lock, and the close_status of that moment. Thread:
+ * shard (owner). */
+void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests,
+                           enum midge_status close_status);
 
 /** Append bytes of the broker's own (PONG, +OK, INFO, -ERR). @return false if the connection is
  * closing or was just found too slow; the caller need not care. Thread: shard (owner). */
@@ -160,7 +181,7 @@ void midge_conn_send_err(struct midge_shard *shard, struct midge_conn *conn,
  */
 void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status);
 
-/** Not read until one of the targets has drained, or until pause->until_ns.
+/** Not read until one of the targets is below its mark or gone, or until pause->until_ns.
  * @param pause  borrowed; copied. Thread: shard (owner). */
 void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
                       const struct midge_pause *pause);

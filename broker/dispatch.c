@@ -88,7 +88,7 @@ static void count_delivery(struct midge_shard *shard, struct midge_sub *sub)
     sub->expired = true;
     sub->next_expired = conn->expired;
     conn->expired = sub;
-    (void)midge_shard_request(shard, conn, MIDGE_REQUEST_EXPIRED);
+    midge_shard_request(shard, conn, MIDGE_REQUEST_EXPIRED);
 }
 
 static uint64_t write_deadline_ns(const struct midge_shard *shard)
@@ -100,6 +100,7 @@ static void note_fill(const struct midge_shard *shard, struct publication *pub,
                       struct midge_conn *conn)
 {
     struct midge_outbox *outbox = &conn->outbox;
+    struct midge_pause_target target = {conn->index, outbox->generation, 0};
 
     pub->appended++;
     /* Nobody is held back for himself: a client may write all before it reads. */
@@ -111,16 +112,17 @@ static void note_fill(const struct midge_shard *shard, struct publication *pub,
         return;
     }
     pub->behind++;
-    midge_outbox_watch(outbox, outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR);
-    if (midge_outbox_is_worth_a_wait(outbox, write_deadline_ns(shard), shard->now_ns)) {
-        pub->wait_until_ns = outbox->wait_until_ns;
-        pub->wait_target = (struct midge_pause_target){conn->index, outbox->generation};
-    }
+    target.mark_bytes = outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR;
     if (pub->pause.target_count < MIDGE_PAUSE_TARGETS_MAX)
-        pub->pause.targets[pub->pause.target_count++] =
-            (struct midge_pause_target){conn->index, outbox->generation};
+        pub->pause.targets[pub->pause.target_count++] = target;
     else
         pub->pause.any = true;
+    if (midge_outbox_is_worth_a_wait(outbox, write_deadline_ns(shard), shard->now_ns)) {
+        target.mark_bytes = outbox->pending_bytes_max / 2;
+        pub->wait_until_ns = outbox->wait_until_ns;
+        pub->wait_target = target;
+    }
+    midge_outbox_watch(outbox, shard->index, target.mark_bytes);
 }
 
 /* The one place where a subscription gets a message. Under the outbox lock. */
@@ -140,15 +142,15 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
         return OUTCOME_NOT_A_TARGET;
     body = make_frame(pub, sub, outbox->headers, &frame);
     if (midge_outbox_is_over(outbox, (uint64_t)midge_encode_frame_len(&frame) + body.len + 2)) {
-        outbox->closing = true;
-        outbox->close_status = MIDGE_E_SLOW_PENDING;
-        (void)midge_shard_request(shard, conn, MIDGE_REQUEST_CLOSE);
+        midge_shard_request_close(shard, conn, MIDGE_E_SLOW_PENDING);
         return OUTCOME_SLOW;
     }
+    if (MIDGE_UNLIKELY(!outbox->shared && midge_conn_owner(conn) != shard))
+        outbox->shared = true;
     append_frame(shard, pub, outbox, &frame, body);
     count_delivery(shard, sub);
     note_fill(shard, pub, conn);
-    midge_shard_mark_dirty_locked(shard, conn);
+    midge_shard_mark_dirty(shard, conn);
     return OUTCOME_APPENDED;
 }
 
@@ -254,7 +256,7 @@ static bool reply_no_responders(struct midge_shard *shard, const struct publicat
         !midge_outbox_is_over(&conn->outbox, len)) {
         (void)midge_encode_no_responders(midge_outbox_append(&conn->outbox, &shard->spares, len),
                                          pub->reply, sid, pub->subject);
-        midge_shard_mark_dirty_locked(shard, conn);
+        midge_shard_mark_dirty(shard, conn);
         appended = true;
     }
     midge_outbox_unlock(&conn->outbox);

@@ -12,16 +12,18 @@ void midge_outbox_init(struct midge_outbox *outbox, uint32_t generation, uint64_
     MIDGE_ASSERT(outbox->head == NULL);
 
     midge_outbox_lock(outbox);
+    MIDGE_ASSERT(!outbox->queued);
     outbox->generation = generation;
     outbox->flush_shard = MIDGE_FLUSH_FREE;
     outbox->requests = 0;
     outbox->queued = false;
     outbox->closing = false;
     outbox->blocked = false;
+    outbox->in_flight = false;
     outbox->shared = false;
     outbox->headers = false;
-    outbox->dirty_shard = UINT16_MAX;
-    outbox->dirty_turn = 0;
+    outbox->memory_pick = false;
+    outbox->watch_shard = MIDGE_WATCH_MANY;
     outbox->tail = NULL;
     outbox->pending_bytes = 0;
     outbox->pending_bytes_max = pending_bytes_max;
@@ -196,29 +198,29 @@ void midge_outbox_count_msg(struct midge_outbox *outbox, uint64_t payload_len)
     outbox->out_bytes += payload_len;
 }
 
-struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_t shard_index,
-                                            struct iovec *pieces, uint32_t piece_cap)
+struct midge_flush midge_outbox_gather(struct midge_outbox *outbox, uint16_t shard_index,
+                                       bool in_flight, struct iovec *pieces, uint32_t piece_cap)
 {
-    struct midge_flush flush = {0};
+    struct midge_flush flush = {.shared = outbox->shared};
 
-    midge_outbox_lock(outbox);
-    if (outbox->flush_shard == MIDGE_FLUSH_FREE && !outbox->blocked) {
-        for (struct midge_segment *segment = outbox->head;
-             segment != NULL && flush.piece_count < piece_cap; segment = segment->next) {
-            const uint32_t len = segment->len - segment->off;
+    if (outbox->flush_shard != MIDGE_FLUSH_FREE || outbox->blocked)
+        return flush;
+    for (struct midge_segment *segment = outbox->head;
+         segment != NULL && flush.piece_count < piece_cap; segment = segment->next) {
+        const uint32_t len = segment->len - segment->off;
 
-            if (len == 0)
-                continue;
-            pieces[flush.piece_count].iov_base = segment->base + segment->off;
-            pieces[flush.piece_count].iov_len = len;
-            flush.piece_count++;
-            flush.bytes += len;
-        }
-        if (flush.piece_count > 0)
-            outbox->flush_shard = shard_index;
-        flush.urgent = outbox->watch_mark_bytes > 0 || flush.bytes < outbox->pending_bytes;
+        if (len == 0)
+            continue;
+        pieces[flush.piece_count].iov_base = segment->base + segment->off;
+        pieces[flush.piece_count].iov_len = len;
+        flush.piece_count++;
+        flush.bytes += len;
     }
-    midge_outbox_unlock(outbox);
+    if (flush.piece_count > 0) {
+        outbox->flush_shard = shard_index;
+        outbox->in_flight = in_flight && !outbox->shared;
+    }
+    flush.urgent = outbox->watch_mark_bytes > 0 || flush.bytes < outbox->pending_bytes;
     return flush;
 }
 
@@ -282,52 +284,63 @@ bool midge_outbox_is_worth_a_wait(struct midge_outbox *outbox, uint64_t row_ns, 
         outbox->worth_mark_bytes = taken + max / 64 + 1;
         outbox->wait_until_ns = now_ns + MIDGE_OUTBOX_WAIT_NS;
     }
-    midge_outbox_watch(outbox, max / 2);
     return true;
 }
 
-void midge_outbox_watch(struct midge_outbox *outbox, uint64_t bytes)
+void midge_outbox_watch(struct midge_outbox *outbox, uint16_t shard_index, uint64_t bytes)
 {
+    if (outbox->watch_mark_bytes == 0)
+        outbox->watch_shard = shard_index;
+    else if (outbox->watch_shard != shard_index)
+        outbox->watch_shard = MIDGE_WATCH_MANY;
     if (bytes > outbox->watch_mark_bytes)
         outbox->watch_mark_bytes = bytes;
 }
 
-struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
-                                                 struct midge_pool *pool, uint64_t sent,
-                                                 uint64_t asked, uint64_t now_ns)
+/* Keep what publishers go by: see midge_outbox_is_worth_a_wait(). Under the lock. */
+static void note_recovery(struct midge_outbox *outbox)
+{
+    const uint64_t max = outbox->pending_bytes_max;
+
+    if (outbox->wait_until_ns != 0 && outbox->pending_bytes < max / 2) {
+        outbox->wait_until_ns = 0;
+        outbox->worth_mark_bytes = outbox->appended_bytes - outbox->pending_bytes + max / 32 + 1;
+    }
+    if (outbox->pending_bytes < max / MIDGE_PENDING_LOW_DIVISOR)
+        outbox->worth_mark_bytes = 0;
+}
+
+struct midge_flush_result midge_outbox_settle(struct midge_outbox *outbox, uint64_t sent,
+                                              uint64_t asked, uint64_t now_ns)
 {
     struct midge_flush_result result = {0};
-    struct midge_segment *done;
 
     MIDGE_ASSERT(sent <= asked);
-
-    midge_outbox_lock(outbox);
     MIDGE_ASSERT(outbox->flush_shard != MIDGE_FLUSH_FREE);
     MIDGE_ASSERT(outbox->pending_bytes >= sent);
-    done = take_sent(outbox, sent, &result.sent_msgs);
+
+    result.done = take_sent(outbox, sent, &result.sent_msgs);
     note_stall(outbox, sent < asked, now_ns);
-    if (outbox->wait_until_ns != 0 && outbox->pending_bytes < outbox->pending_bytes_max / 2) {
-        outbox->wait_until_ns = 0;
-        outbox->worth_mark_bytes =
-            outbox->appended_bytes - outbox->pending_bytes + outbox->pending_bytes_max / 32 + 1;
-    }
-    if (outbox->pending_bytes < outbox->pending_bytes_max / MIDGE_PENDING_LOW_DIVISOR)
-        outbox->worth_mark_bytes = 0;
+    note_recovery(outbox);
     if (outbox->pending_bytes < outbox->watch_mark_bytes) {
         outbox->watch_mark_bytes = 0;
         result.drained = true;
+        result.drained_shard = outbox->watch_shard;
     }
     outbox->flush_shard = MIDGE_FLUSH_FREE;
+    outbox->in_flight = false;
     result.pending_bytes = outbox->pending_bytes;
-    midge_outbox_unlock(outbox);
+    return result;
+}
 
+void midge_outbox_free_sent(struct midge_segment *done, struct midge_pool *pool)
+{
     while (done != NULL) {
         struct midge_segment *next = done->next;
 
         segment_destroy(done, pool);
         done = next;
     }
-    return result;
 }
 
 /* Destroy a list of segments; returns the deliveries that ended in them. */
@@ -415,9 +428,8 @@ uint64_t midge_outbox_cut(struct midge_outbox *outbox, struct midge_pool *pool)
 
     midge_outbox_lock(outbox);
     MIDGE_ASSERT(outbox->closing);
-    MIDGE_ASSERT(outbox->flush_shard == MIDGE_FLUSH_FREE);
     last = outbox->head;
-    if (last == NULL) {
+    if (last == NULL || outbox->flush_shard != MIDGE_FLUSH_FREE) {
         midge_outbox_unlock(outbox);
         return 0;
     }

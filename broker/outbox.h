@@ -66,10 +66,10 @@ enum midge_request {
     MIDGE_REQUEST_POLL_OUT = 1u << 1, /* the socket is full */
     MIDGE_REQUEST_CLOSE = 1u << 2,    /* close_status says why */
     MIDGE_REQUEST_EXPIRED = 1u << 3,  /* subscriptions reached their max */
-    MIDGE_REQUEST_RESUME = 1u << 4,   /* publishers wait for this outbox and it drained */
 };
 
 #define MIDGE_FLUSH_FREE UINT16_MAX
+#define MIDGE_WATCH_MANY UINT16_MAX
 
 struct midge_outbox {
     /* Any shard, under the lock. */
@@ -80,10 +80,11 @@ struct midge_outbox {
     bool queued;          /* in the owner's inbox */
     bool closing;         /* appends are refused */
     bool blocked;         /* the socket was full: no send before it has room */
-    bool shared;          /* a foreign shard has appended once; set for good */
-    bool headers;         /* the client takes HMSG */
-    uint16_t dirty_shard; /* last shard that put this outbox on its dirty list … */
-    uint64_t dirty_turn;  /* … and in which of its turns, so that it does it once */
+    bool in_flight;   /* the token's holder is the owner, with a send whose result comes later */
+    bool shared;      /* a foreign shard has appended once; set for good */
+    bool headers;     /* the client takes HMSG */
+    bool memory_pick; /* closed because of max_memory, as the one that held most */
+    uint16_t watch_shard; /* whose publishers wait, or MIDGE_WATCH_MANY; see watch_mark_bytes */
     struct midge_segment *head;
     struct midge_segment *tail;
     uint64_t pending_bytes;     /* appended, not yet taken by the kernel */
@@ -142,34 +143,39 @@ struct midge_flush {
     uint64_t bytes;
     uint32_t piece_count; /* 0 = nothing to send now: empty, blocked, or the token is held */
     bool urgent;          /* more is pending, or a publisher waits: the result is wanted soon */
+    bool shared;          /* send now: the owner must not sleep with the token */
 };
 
 /**
- * Take the flush token and gather what is to be sent.
+ * Take the flush token and gather what is to be sent, if that is possible. Under the lock.
  *
- * Thread: any; takes the lock.
+ * @param in_flight  the result of the send will come later (owner only); an outbox that is shared
+ *                   by then is taken with false all the same
  */
-struct midge_flush midge_outbox_begin_flush(struct midge_outbox *outbox, uint16_t shard_index,
-                                            struct iovec *pieces, uint32_t piece_cap);
+struct midge_flush midge_outbox_gather(struct midge_outbox *outbox, uint16_t shard_index,
+                                       bool in_flight, struct iovec *pieces, uint32_t piece_cap);
 
 /* What the outbox looks like after a send. */
 struct midge_flush_result {
+    struct midge_segment *done; /* owned: segments that the kernel has wholly taken */
     uint64_t pending_bytes;
-    uint64_t sent_msgs; /* deliveries in segments that the kernel has wholly taken */
-    bool drained;       /* it fell below the mark that publishers wait for: they may go on */
+    uint64_t sent_msgs;     /* deliveries in those segments */
+    bool drained;           /* it fell below the mark that publishers wait for: they may go on */
+    uint16_t drained_shard; /* whose they are, or MIDGE_WATCH_MANY */
 };
 
 /**
- * Give the flush token back with the result of the send.
+ * Give the flush token back with the result of the send. Under the lock, by the token's holder.
  *
  * @param sent    bytes the kernel took
  * @param asked   bytes it was offered; fewer sent means that the socket is full (blocked)
  * @param now_ns  for the write deadline
- * Thread: the token holder; takes the lock; frees segments into `pool`.
  */
-struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
-                                                 struct midge_pool *pool, uint64_t sent,
-                                                 uint64_t asked, uint64_t now_ns);
+struct midge_flush_result midge_outbox_settle(struct midge_outbox *outbox, uint64_t sent,
+                                              uint64_t asked, uint64_t now_ns);
+
+/** Free the segments of a result. Thread: the owner of the pool; never under a lock. */
+void midge_outbox_free_sent(struct midge_segment *done, struct midge_pool *pool);
 
 /**
  * True if publishers should wait for this reader: it is over 3/4 of max_pending, or has not come
@@ -180,17 +186,18 @@ struct midge_flush_result midge_outbox_end_flush(struct midge_outbox *outbox,
  *     `row_ns` at most.
  *   - Once below 1/2, it has to take 1/32 before it is over 3/4 again: a ninth of what is appended.
  *
- * So one that stops reading costs one wait, and one that never read costs nothing. Watches for 1/2.
+ * So one that stops reading costs one wait, and one that never read costs nothing.
  * Under the lock, after an append that left it over the high mark. Decision 0002.
  */
 bool midge_outbox_is_worth_a_wait(struct midge_outbox *outbox, uint64_t row_ns, uint64_t now_ns);
 
-/** Tell the owner when pending falls below `bytes`; the highest mark counts. Under the lock. */
-void midge_outbox_watch(struct midge_outbox *outbox, uint64_t bytes);
+/** Have publishers of this shard told when pending falls below `bytes`; the highest mark counts.
+ * Under the lock. */
+void midge_outbox_watch(struct midge_outbox *outbox, uint16_t shard_index, uint64_t bytes);
 
-/** Throw away what is pending but for the rest of the frame that the kernel has taken a part of.
- * The token must be free and the outbox closing. @return deliveries discarded. Cost: linear in the
- * bytes of one segment. Thread: shard (owner). */
+/** Throw away what is pending but for the rest of the frame that the kernel has taken a part of;
+ * nothing while the token is held. The outbox must be closing. @return deliveries discarded. Cost:
+ * linear in the bytes of one segment. Thread: shard (owner). */
 uint64_t midge_outbox_cut(struct midge_outbox *outbox, struct midge_pool *pool);
 
 /** Throw away what is pending. @return deliveries discarded. The token must be free and the outbox

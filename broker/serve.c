@@ -174,8 +174,7 @@ static void *shard_main(void *argument)
     for (uint32_t i = 0; i < serve->listeners->count; i++)
         midge_shard_add_listener(shard, serve->listeners->fds[i]);
     report(serve, shard);
-    while (!shard->stop_seen || !midge_shard_is_idle(shard))
-        midge_shard_turn(shard, true);
+    midge_shard_run(shard);
     /* Not destroyed here: main may be about to ring the doorbell of a shard that ended by itself.
      */
     return NULL;

@@ -29,6 +29,10 @@
 #define MEMORY_STEP_BYTES (1 << 20)
 #define MEMORY_STEPS_MIN  64u
 
+/* Above so many connections of one other shard in a turn, that shard sends for itself: one doorbell
+ * is less than a system call for each. */
+#define HAND_OVER_MIN 64u
+
 /* How soon accept is tried again where nothing else says that a descriptor came free. */
 #define ACCEPT_RETRY_MS 500u
 
@@ -47,17 +51,21 @@
 
 /* ---- lists ---- */
 
+/* Zeroes that take memory only where they are touched; NULL without. */
+static void *map_array(uint64_t len)
+{
+    void *array =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return array != MAP_FAILED ? array : NULL;
+}
+
 static bool list_init(struct midge_conn_list *list, uint32_t cap)
 {
-    list->refs = mmap(NULL, cap * sizeof(*list->refs), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (list->refs == MAP_FAILED) {
-        list->refs = NULL;
-        return false;
-    }
+    list->refs = map_array(cap * sizeof(*list->refs));
     list->count = 0;
     list->cap = cap;
-    return true;
+    return list->refs != NULL;
 }
 
 static void list_deinit(struct midge_conn_list *list)
@@ -67,36 +75,28 @@ static void list_deinit(struct midge_conn_list *list)
     list->refs = NULL;
 }
 
-static void list_push(struct midge_conn_list *list, const struct midge_conn *conn)
+static void list_push(struct midge_conn_list *list, uint32_t index, uint32_t generation)
 {
     MIDGE_ASSERT(list->count < list->cap);
-    list->refs[list->count++] = (struct midge_conn_ref){conn->index, conn->generation};
+    list->refs[list->count++] = (struct midge_conn_ref){index, generation};
 }
 
-/* The connection of a reference, or NULL if its slot is used by another one by now. */
+/* The connection of a reference to one of ours, or NULL if its slot is used anew by now. */
 static struct midge_conn *resolve(const struct midge_shard *shard, struct midge_conn_ref ref)
 {
     struct midge_conn *conn = &shard->broker->conns[ref.index];
 
-    return conn->generation == ref.generation ? conn : NULL;
-}
-
-void midge_shard_mark_dirty_locked(struct midge_shard *shard, struct midge_conn *conn)
-{
-    struct midge_outbox *outbox = &conn->outbox;
-
-    if (outbox->dirty_shard == shard->index && outbox->dirty_turn == shard->turn)
-        return;
-    outbox->dirty_shard = shard->index;
-    outbox->dirty_turn = shard->turn;
-    list_push(&shard->dirty, conn);
+    return midge_conn_owner(conn) == shard && conn->generation == ref.generation ? conn : NULL;
 }
 
 void midge_shard_mark_dirty(struct midge_shard *shard, struct midge_conn *conn)
 {
-    midge_outbox_lock(&conn->outbox);
-    midge_shard_mark_dirty_locked(shard, conn);
-    midge_outbox_unlock(&conn->outbox);
+    uint64_t *turn = &shard->dirty_turns[conn->index];
+
+    if (*turn == shard->turn)
+        return;
+    *turn = shard->turn;
+    list_push(&shard->dirty, conn->index, conn->outbox.generation);
 }
 
 void midge_shard_mark_rearm(struct midge_shard *shard, struct midge_conn *conn)
@@ -104,24 +104,43 @@ void midge_shard_mark_rearm(struct midge_shard *shard, struct midge_conn *conn)
     if (conn->rearm_queued)
         return;
     conn->rearm_queued = true;
-    list_push(&shard->rearm, conn);
+    list_push(&shard->rearm, conn->index, conn->generation);
 }
 
 void midge_shard_mark_submitted(struct midge_shard *shard, struct midge_conn *conn)
 {
-    list_push(&shard->submitted, conn);
+    list_push(&shard->submitted, conn->index, conn->generation);
 }
 
 /* ---- requests ---- */
 
-bool midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests)
+static void want_bell(struct midge_shard *shard, uint16_t index)
 {
-    struct midge_shard *owner = conn->owner;
+    shard->bells[index] = true;
+    shard->bells_wanted = true;
+}
+
+static void ring_bells(struct midge_shard *shard)
+{
+    if (MIDGE_LIKELY(!shard->bells_wanted))
+        return;
+    shard->bells_wanted = false;
+    for (uint32_t i = 0; i < shard->broker->shard_count; i++) {
+        if (!shard->bells[i])
+            continue;
+        shard->bells[i] = false;
+        midge_ring_doorbell(shard->broker->shards[i]->ring);
+    }
+}
+
+void midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests)
+{
+    struct midge_shard *owner = midge_conn_owner(conn);
     struct midge_conn *first;
 
     conn->outbox.requests |= (uint16_t)requests;
     if (conn->outbox.queued)
-        return false;
+        return;
     conn->outbox.queued = true;
     first = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
     do {
@@ -130,7 +149,16 @@ bool midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uin
          */
     } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, conn,
                                                     memory_order_release, memory_order_relaxed));
-    return owner != shard;
+    if (owner != shard)
+        want_bell(shard, owner->index);
+}
+
+void midge_shard_request_close(struct midge_shard *shard, struct midge_conn *conn,
+                               enum midge_status status)
+{
+    conn->outbox.closing = true;
+    conn->outbox.close_status = status;
+    midge_shard_request(shard, conn, MIDGE_REQUEST_CLOSE);
 }
 
 static void take_requests(struct midge_shard *shard)
@@ -143,36 +171,76 @@ static void take_requests(struct midge_shard *shard)
     conn = atomic_exchange_explicit(&shard->inbox, NULL, memory_order_acquire);
     while (conn != NULL) {
         struct midge_conn *next = conn->next_request;
+        enum midge_status close_status;
         uint32_t requests;
 
         midge_outbox_lock(&conn->outbox);
+        close_status = conn->outbox.close_status;
         requests = conn->outbox.requests;
         conn->outbox.requests = 0;
         conn->outbox.queued = false;
         midge_outbox_unlock(&conn->outbox);
-        midge_conn_on_request(shard, conn, requests);
+        midge_conn_on_request(shard, conn, requests, close_status);
         conn = next;
     }
 }
 
-static bool waits_for(const struct midge_pause *pause, const struct midge_conn *conn)
+void midge_shard_tell_drained(struct midge_shard *shard, uint16_t watch_shard)
 {
-    for (uint32_t i = 0; i < pause->target_count; i++) {
-        if (pause->targets[i].index == conn->index &&
-            pause->targets[i].generation == conn->generation)
-            return true;
+    for (uint16_t i = 0; i < shard->broker->shard_count; i++) {
+        if (watch_shard != i && watch_shard != MIDGE_WATCH_MANY)
+            continue;
+        if (i == shard->index) {
+            shard->look_at_paused = true;
+            continue;
+        }
+        /* Release pairs with the acquire in look_at_paused(): it sees the outbox as it is now. */
+        atomic_store_explicit(&shard->broker->shards[i]->drained, true, memory_order_release);
+        want_bell(shard, i);
     }
-    return pause->any;
 }
 
-void midge_shard_resume_publishers(struct midge_shard *shard, const struct midge_conn *drained)
+/* True if what the publisher waits for has happened; else it is told when it does. */
+static bool is_below_mark(const struct midge_shard *shard, const struct midge_pause_target *target)
+{
+    struct midge_outbox *outbox = &shard->broker->conns[target->index].outbox;
+    bool below;
+
+    midge_outbox_lock(outbox);
+    below = outbox->generation != target->generation || outbox->closing ||
+            outbox->pending_bytes < target->mark_bytes;
+    if (!below)
+        midge_outbox_watch(outbox, shard->index, target->mark_bytes);
+    midge_outbox_unlock(outbox);
+    return below;
+}
+
+static bool may_resume(const struct midge_shard *shard, const struct midge_pause *pause)
+{
+    if (pause->any)
+        return true;
+    for (uint32_t i = 0; i < pause->target_count; i++) {
+        if (is_below_mark(shard, &pause->targets[i]))
+            return true;
+    }
+    return false;
+}
+
+static void look_at_paused(struct midge_shard *shard)
 {
     struct midge_conn *conn = shard->paused;
 
+    if (atomic_load_explicit(&shard->drained, memory_order_relaxed) &&
+        /* Acquire pairs with the release in midge_shard_tell_drained(). */
+        atomic_exchange_explicit(&shard->drained, false, memory_order_acquire))
+        shard->look_at_paused = true;
+    if (MIDGE_LIKELY(!shard->look_at_paused))
+        return;
+    shard->look_at_paused = false;
     while (conn != NULL) {
         struct midge_conn *next = conn->next_paused;
 
-        if (waits_for(conn->pause, drained))
+        if (may_resume(shard, conn->pause))
             midge_conn_resume(shard, conn);
         conn = next;
     }
@@ -277,6 +345,10 @@ static void rest_over_cb(void *context, void *object)
 
     conn->generation++;
     midge_conn_set_state(conn, MIDGE_CONN_RESTING, MIDGE_CONN_FREE);
+    midge_outbox_lock(&conn->outbox);
+    MIDGE_ASSERT(!conn->outbox.queued);
+    atomic_store_explicit(&conn->owner, NULL, memory_order_relaxed);
+    midge_outbox_unlock(&conn->outbox);
     midge_broker_give_slot(shard->broker, conn);
     MIDGE_ASSERT(shard->conn_count > 0);
     shard->conn_count--;
@@ -310,18 +382,6 @@ void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes)
     atomic_store_explicit(&shard->sub_bytes, before + bytes, memory_order_relaxed);
 }
 
-static uint64_t held_bytes_of(struct midge_conn *conn)
-{
-    uint64_t bytes;
-
-    midge_outbox_lock(&conn->outbox);
-    bytes = conn->outbox.pending_bytes;
-    midge_outbox_unlock(&conn->outbox);
-    if (conn->incoming != NULL)
-        bytes += conn->incoming->total_len;
-    return bytes;
-}
-
 /* True if max_memory is reached. The index is summed up only when this shard has come to hold a
  * step more than at the last look, or memory was short then: SUB, by which the index grows, looks
  * for itself. */
@@ -341,38 +401,63 @@ static bool is_memory_short(struct midge_shard *shard)
     return shard->memory_short;
 }
 
-/* Over max_memory the connection that holds most is closed. One per turn: its memory comes back
- * when its last operation has ended, so more at once would close more than needed. */
-static void check_memory(struct midge_shard *shard)
+/* The connection that holds most, of all shards; of our own its unfinished message is counted, too.
+ * @return bytes, 0 if there is none */
+static uint64_t find_largest(struct midge_shard *shard, struct midge_conn_ref *ref_out)
 {
-    struct midge_conn *largest = NULL;
     uint64_t largest_bytes = 0;
 
-    if (MIDGE_LIKELY(!is_memory_short(shard)))
-        return;
     for (uint32_t i = 0; i < midge_broker_slot_high(shard->broker); i++) {
         struct midge_conn *conn = &shard->broker->conns[i];
-        uint64_t bytes;
+        uint64_t bytes = 0;
+        uint32_t generation;
 
-        if (conn->state == MIDGE_CONN_CLOSING && conn->close_status == MIDGE_E_MEMORY)
-            return; /* one is on its way already */
-        if ((conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING) ||
-            conn->owner != shard)
-            continue;
-        bytes = held_bytes_of(conn);
+        if (midge_conn_owner(conn) == shard && conn->incoming != NULL)
+            bytes = conn->incoming->total_len;
+        midge_outbox_lock(&conn->outbox);
+        bytes += conn->outbox.pending_bytes;
+        generation = conn->outbox.generation;
+        midge_outbox_unlock(&conn->outbox);
         if (bytes > largest_bytes) {
-            largest = conn;
+            *ref_out = (struct midge_conn_ref){i, generation};
             largest_bytes = bytes;
         }
     }
-    if (largest != NULL) {
-        midge_conn_log(shard, largest, MIDGE_LOG_WARN,
-                       "max_memory of %llu bytes reached: closing the connection that holds most "
-                       "(%llu bytes)",
-                       (unsigned long long)shard->broker->memory_bytes_max,
-                       (unsigned long long)largest_bytes);
-        midge_conn_close(shard, largest, MIDGE_E_MEMORY);
+    return largest_bytes;
+}
+
+/* Over max_memory the connection that holds most is closed, and then the next one when its memory
+ * has come back: more at once would close more than needed. */
+static void check_memory(struct midge_shard *shard)
+{
+    struct midge_broker *broker = shard->broker;
+    struct midge_conn_ref ref = {0};
+    struct midge_conn *conn;
+    uint64_t bytes;
+    bool picked;
+
+    if (MIDGE_LIKELY(!is_memory_short(shard)) ||
+        atomic_exchange_explicit(&broker->memory_picking, true, memory_order_relaxed))
+        return;
+    bytes = find_largest(shard, &ref);
+    conn = &broker->conns[ref.index];
+    midge_outbox_lock(&conn->outbox);
+    /* It may have gone since we looked. */
+    picked = bytes > 0 && conn->outbox.generation == ref.generation &&
+             (conn->outbox.pending_bytes > 0 || midge_conn_owner(conn) == shard);
+    if (picked) {
+        conn->outbox.memory_pick = true;
+        midge_shard_request_close(shard, conn, MIDGE_E_MEMORY);
     }
+    midge_outbox_unlock(&conn->outbox);
+    if (!picked) {
+        atomic_store_explicit(&broker->memory_picking, false, memory_order_relaxed);
+        return;
+    }
+    midge_conn_log(shard, conn, MIDGE_LOG_WARN,
+                   "max_memory of %llu bytes reached: closing the connection that holds most "
+                   "(%llu bytes)",
+                   (unsigned long long)broker->memory_bytes_max, (unsigned long long)bytes);
 }
 
 static void trim_when_idle(struct midge_shard *shard, bool found)
@@ -455,15 +540,41 @@ static void fire_timers(struct midge_shard *shard)
     }
 }
 
+/* Flush what was appended to connections of other shards; the first `count` of the dirty list. */
+static void flush_foreign(struct midge_shard *shard, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct midge_conn_ref ref = shard->dirty.refs[i];
+        struct midge_conn *conn = &shard->broker->conns[ref.index];
+        const struct midge_shard *owner = midge_conn_owner(conn);
+
+        if (owner != NULL && shard->foreign_counts[owner->index] > HAND_OVER_MIN)
+            midge_conn_hand_over(shard, conn, ref.generation);
+        else
+            midge_conn_flush_foreign(shard, conn, ref.generation);
+    }
+    memset(shard->foreign_counts, 0, shard->broker->shard_count * sizeof(*shard->foreign_counts));
+}
+
 static void flush_dirty(struct midge_shard *shard)
 {
+    uint32_t foreign_count = 0;
+
     /* A flush may put a connection on the list again, at most once per turn. */
     for (uint32_t i = 0; i < shard->dirty.count; i++) {
-        struct midge_conn *conn = resolve(shard, shard->dirty.refs[i]);
+        const struct midge_conn_ref ref = shard->dirty.refs[i];
+        struct midge_conn *conn = &shard->broker->conns[ref.index];
+        const struct midge_shard *owner = midge_conn_owner(conn);
 
-        if (conn != NULL)
+        if (owner != shard && owner != NULL) {
+            shard->foreign_counts[owner->index]++;
+            shard->dirty.refs[foreign_count++] = ref;
+        } else if (owner == shard && conn->generation == ref.generation) {
             midge_conn_flush(shard, conn);
+        }
     }
+    if (MIDGE_UNLIKELY(foreign_count > 0))
+        flush_foreign(shard, foreign_count);
     shard->dirty.count = 0;
 }
 
@@ -499,7 +610,8 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
     uint64_t deadline_ns;
 
     if (!may_wait || shard->settle_soon || shard->dirty.count > 0 || shard->purging != NULL ||
-        midge_reclaim_waiting(shard->participant) > 0)
+        shard->look_at_paused || midge_reclaim_waiting(shard->participant) > 0 ||
+        atomic_load_explicit(&shard->inbox, memory_order_relaxed) != NULL)
         return 0;
     /* The grace period of the last connection may just have ended: no event is left to wait for. */
     if (MIDGE_UNLIKELY(shard->stop_seen) && midge_shard_is_idle(shard))
@@ -544,12 +656,31 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
     rearm_accept(shard);
     check_memory(shard);
     take_requests(shard);
+    look_at_paused(shard);
     purge(shard);
     rearm_recvs(shard);
     flush_dirty(shard);
+    ring_bells(shard);
+}
+
+void midge_shard_run(struct midge_shard *shard)
+{
+    while (!shard->stop_seen || !midge_shard_is_idle(shard))
+        midge_shard_turn(shard, true);
+    /* Other shards may go on: their grace periods do not wait for this one. */
+    midge_reclaim_offline(shard->participant);
 }
 
 /* ---- life ---- */
+
+static void free_lists(struct midge_shard *shard)
+{
+    if (shard->dirty_turns != NULL)
+        (void)munmap(shard->dirty_turns, shard->broker->conn_cap * sizeof(*shard->dirty_turns));
+    list_deinit(&shard->dirty);
+    list_deinit(&shard->submitted);
+    list_deinit(&shard->rearm);
+}
 
 struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t index,
                                        struct midge_ring **ring)
@@ -565,8 +696,10 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
     shard->thread = pthread_self();
     shard->accept_at_ns = UINT64_MAX;
     shard->trim_at_ns = UINT64_MAX;
+    shard->turn = 1; /* 0 = never, in dirty_turns */
     midge_pool_init(&shard->pool, POOL_KEEP_BYTES);
-    if (!list_init(&shard->dirty, 2 * broker->conn_cap) ||
+    shard->dirty_turns = map_array(broker->conn_cap * sizeof(*shard->dirty_turns));
+    if (shard->dirty_turns == NULL || !list_init(&shard->dirty, 2 * broker->conn_cap) ||
         !list_init(&shard->submitted, broker->conn_cap) ||
         !list_init(&shard->rearm, broker->conn_cap))
         goto err_free_shard;
@@ -587,9 +720,7 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
     return shard;
 
 err_free_shard:
-    list_deinit(&shard->dirty);
-    list_deinit(&shard->submitted);
-    list_deinit(&shard->rearm);
+    free_lists(shard);
     free(shard);
     return NULL;
 }
@@ -598,15 +729,15 @@ void midge_shard_destroy(struct midge_shard *shard)
 {
     MIDGE_ASSERT(midge_shard_is_idle(shard));
 
-    midge_reclaim_quiescent(shard->participant);
-    midge_reclaim_offline(shard->participant);
+    if (midge_reclaim_is_online(shard->participant)) {
+        midge_reclaim_quiescent(shard->participant);
+        midge_reclaim_offline(shard->participant);
+    }
     midge_ring_destroy(shard->ring);
     midge_subindex_reader_destroy(shard->reader);
     midge_spares_deinit(&shard->spares, &shard->pool);
     midge_pool_deinit(&shard->pool);
-    list_deinit(&shard->dirty);
-    list_deinit(&shard->submitted);
-    list_deinit(&shard->rearm);
+    free_lists(shard);
     shard->broker->shards[shard->index] = NULL;
     free(shard);
 }
@@ -624,8 +755,8 @@ void midge_shard_stop(struct midge_shard *shard)
     for (uint32_t i = 0; i < midge_broker_slot_high(shard->broker); i++) {
         struct midge_conn *conn = &shard->broker->conns[i];
 
-        if ((conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING) &&
-            conn->owner == shard)
+        if (midge_conn_owner(conn) == shard &&
+            (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING))
             midge_conn_close(shard, conn, MIDGE_E_SHUTDOWN);
     }
 }

@@ -65,11 +65,17 @@ struct midge_shard {
     bool settle_soon; /* the next wait must not sleep: the result of a silent send is needed */
     struct midge_pool pool;
     struct midge_spares spares;
-    struct midge_conn_list dirty;     /* got output in this turn */
-    struct midge_conn_list submitted; /* sends under way */
-    struct midge_conn_list rearm;     /* recv ended and is to be armed again */
-    struct midge_conn *paused;        /* publishers not read */
-    struct midge_conn *purging;       /* subscriptions leave the index */
+    struct midge_conn_list dirty; /* got output in this turn, of whichever shard they are */
+    uint64_t *dirty_turns;        /* by slot: the turn that put it on that list last */
+    uint32_t
+        foreign_counts[MIDGE_SHARDS_MAX]; /* while flushing: how many of them are of that shard */
+    struct midge_conn_list submitted;     /* sends under way */
+    struct midge_conn_list rearm;         /* recv ended and is to be armed again */
+    struct midge_conn *paused;            /* publishers not read */
+    bool look_at_paused;                  /* what one of them waits for may have happened */
+    bool bells_wanted;
+    bool bells[MIDGE_SHARDS_MAX]; /* shards that are asked for something: rung as the turn ends */
+    struct midge_conn *purging;   /* subscriptions leave the index */
     struct midge_listener_state listeners[MIDGE_LISTENERS_MAX];
     uint32_t listener_count;
     bool memory_short;        /* max_memory was reached at the last look */
@@ -88,6 +94,7 @@ struct midge_shard {
 
     /* Any shard. */
     alignas(MIDGE_CACHE_LINE_LEN) _Atomic(struct midge_conn *) inbox;
+    _Atomic bool drained; /* an outbox that publishers of this shard wait for has drained */
 
     /* One writer, any reader. */
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_stats stats;
@@ -113,6 +120,9 @@ void midge_shard_add_listener(struct midge_shard *shard, int fd);
  * Thread: shard. */
 void midge_shard_set_spin(struct midge_shard *shard, uint64_t spin_ns_max);
 
+/** Turn until midge_shard_stop() came to its end. Thread: shard. */
+void midge_shard_run(struct midge_shard *shard);
+
 /** One turn. @param may_wait  false: look, but do not wait. Thread: shard. */
 void midge_shard_turn(struct midge_shard *shard, bool may_wait);
 
@@ -125,9 +135,8 @@ void midge_shard_stop(struct midge_shard *shard);
 bool midge_shard_is_idle(const struct midge_shard *shard);
 
 /** Remember that a connection has output, or is to be finished: it is looked at when the turn ends.
- * Once per turn and connection. Thread: shard; takes the outbox lock, or is under it. */
+ * Once per turn and connection. Thread: shard; the owner, or any under the outbox lock. */
 void midge_shard_mark_dirty(struct midge_shard *shard, struct midge_conn *conn);
-void midge_shard_mark_dirty_locked(struct midge_shard *shard, struct midge_conn *conn);
 
 /** Remember a connection whose recv is to be armed at the end of the turn. Thread: shard. */
 void midge_shard_mark_rearm(struct midge_shard *shard, struct midge_conn *conn);
@@ -135,12 +144,14 @@ void midge_shard_mark_rearm(struct midge_shard *shard, struct midge_conn *conn);
 /** Remember a send under way. Thread: shard. */
 void midge_shard_mark_submitted(struct midge_shard *shard, struct midge_conn *conn);
 
-/**
- * Ask the owner of a connection for something; under its outbox lock.
- *
- * @return the owner's doorbell must be rung after unlocking (foreign, newly queued)
- */
-bool midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests);
+/** Ask the owner of a connection for something: it is woken when this turn ends, and looks in its
+ * next one. Under the outbox lock, of a connection in use (its generation was checked, or the token
+ * is held). Thread: shard (any). */
+void midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests);
+
+/** Refuse all further appends and have the owner close. Likewise. */
+void midge_shard_request_close(struct midge_shard *shard, struct midge_conn *conn,
+                               enum midge_status status);
 
 /** Charge memory of subscriptions, or give it back (negative). Thread: shard. */
 void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes);
@@ -148,8 +159,9 @@ void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes);
 /** A slot is free again; accept may go on. Thread: shard. */
 void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn);
 
-/** An outbox that publishers wait for has drained. Thread: shard. */
-void midge_shard_resume_publishers(struct midge_shard *shard, const struct midge_conn *drained);
+/** An outbox that publishers of `watch_shard` (or of many shards) wait for has drained or is gone.
+ * Thread: shard (any). */
+void midge_shard_tell_drained(struct midge_shard *shard, uint16_t watch_shard);
 
 /** Assert that the calling thread drives this shard (debug builds). */
 void midge_shard_assert_owner(const struct midge_shard *shard);

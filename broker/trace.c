@@ -18,8 +18,9 @@ static const char *text_or_empty(const char *text)
     return text != NULL ? text : "";
 }
 
-/* `127.0.0.1:4711 - cid:5 - "v1.0:py:name"`. Names come from clients: they are quoted. */
-static void format_prefix(char *out, const struct midge_conn *conn)
+/* `127.0.0.1:4711 - cid:5 - "v1.0:py:name"`. Names come from clients: they are quoted. They are
+ * left out for connections of another shard, whose they are to change. */
+static void format_prefix(char *out, const struct midge_shard *shard, const struct midge_conn *conn)
 {
     const struct midge_connect *options = &conn->options;
     char raw[256];
@@ -32,6 +33,8 @@ static void format_prefix(char *out, const struct midge_conn *conn)
     else
         at = snprintf(out, PREFIX_LEN_MAX, "%s:%u - cid:%llu", conn->ip, conn->port,
                       (unsigned long long)conn->cid);
+    if (midge_conn_owner(conn) != shard)
+        return;
     if (options->name == NULL && options->lang == NULL && options->version == NULL)
         return;
     (void)snprintf(raw, sizeof(raw), "%s%s%s%s%s%s", options->version != NULL ? "v" : "",
@@ -52,7 +55,7 @@ void midge_conn_log(struct midge_shard *shard, const struct midge_conn *conn,
 
     if (MIDGE_LIKELY(!midge_log_enabled(shard->log, level)))
         return;
-    format_prefix(prefix, conn);
+    format_prefix(prefix, shard, conn);
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);

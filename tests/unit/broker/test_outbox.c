@@ -41,13 +41,34 @@ static void append(struct fixture *fixture, const void *bytes, uint32_t len)
     midge_outbox_unlock(&fixture->outbox);
 }
 
+static struct midge_flush gather(struct fixture *fixture, uint16_t shard_index, bool in_flight,
+                                 struct iovec pieces[8])
+{
+    struct midge_flush gathered;
+
+    midge_outbox_lock(&fixture->outbox);
+    gathered = midge_outbox_gather(&fixture->outbox, shard_index, in_flight, pieces, 8);
+    midge_outbox_unlock(&fixture->outbox);
+    return gathered;
+}
+
+static struct midge_flush_result settle(struct fixture *fixture, uint64_t sent, uint64_t asked)
+{
+    struct midge_flush_result result;
+
+    midge_outbox_lock(&fixture->outbox);
+    result = midge_outbox_settle(&fixture->outbox, sent, asked, 1000);
+    midge_outbox_unlock(&fixture->outbox);
+    midge_outbox_free_sent(result.done, &fixture->pool);
+    return result;
+}
+
 /* Let the kernel take at most `most` bytes; returns what it took, appended to `out`. */
 static struct midge_flush_result flush(struct fixture *fixture, uint64_t most, uint8_t *out,
                                        uint64_t *out_len)
 {
     struct iovec pieces[8];
-    const struct midge_flush gathered =
-        midge_outbox_begin_flush(&fixture->outbox, SHARD, pieces, 8);
+    const struct midge_flush gathered = gather(fixture, SHARD, true, pieces);
     uint64_t left = most < gathered.bytes ? most : gathered.bytes;
     const uint64_t taken = left;
 
@@ -59,7 +80,7 @@ static struct midge_flush_result flush(struct fixture *fixture, uint64_t most, u
         *out_len += len;
         left -= len;
     }
-    return midge_outbox_end_flush(&fixture->outbox, &fixture->pool, taken, gathered.bytes, 1000);
+    return settle(fixture, taken, gathered.bytes);
 }
 
 static void unblock(struct fixture *fixture)
@@ -99,18 +120,35 @@ Test(outbox, bytes_leave_in_the_order_they_came_whatever_the_kernel_takes)
 
 Test(outbox, the_flush_token_is_held_by_one)
 {
-    struct iovec pieces[4];
+    struct iovec pieces[8];
     struct fixture fixture;
 
     set_up(&fixture, 1 << 20);
     append(&fixture, "abc", 3);
-    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 1, pieces, 4).piece_count, 1);
+    cr_assert_eq(gather(&fixture, 1, true, pieces).piece_count, 1);
     append(&fixture, "def", 3);
-    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 2, pieces, 4).piece_count, 0);
-    (void)midge_outbox_end_flush(&fixture.outbox, &fixture.pool, 3, 3, 0);
-    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 2, pieces, 4).piece_count, 1);
+    cr_assert_eq(gather(&fixture, 2, false, pieces).piece_count, 0);
+    cr_assert(fixture.outbox.in_flight, "who wants to send now has to ask the owner");
+    cr_assert_eq(settle(&fixture, 3, 3).pending_bytes, 3);
+    cr_assert_not(fixture.outbox.in_flight);
+    cr_assert_eq(gather(&fixture, 2, false, pieces).piece_count, 1);
+    cr_assert_not(fixture.outbox.in_flight);
     cr_assert_eq(memcmp(pieces[0].iov_base, "def", 3), 0);
-    (void)midge_outbox_end_flush(&fixture.outbox, &fixture.pool, 3, 3, 0);
+    cr_assert_eq(settle(&fixture, 3, 3).pending_bytes, 0);
+    tear_down(&fixture);
+}
+
+Test(outbox, the_owner_sends_a_shared_outbox_at_once)
+{
+    struct iovec pieces[8];
+    struct fixture fixture;
+
+    set_up(&fixture, 1 << 20);
+    fixture.outbox.shared = true;
+    append(&fixture, "abc", 3);
+    cr_assert(gather(&fixture, 1, true, pieces).shared);
+    cr_assert_not(fixture.outbox.in_flight);
+    (void)settle(&fixture, 3, 3);
     tear_down(&fixture);
 }
 
@@ -118,7 +156,7 @@ Test(outbox, a_full_socket_blocks_and_keeps_the_instant_of_the_stall)
 {
     uint8_t out[16];
     uint64_t out_len = 0;
-    struct iovec pieces[4];
+    struct iovec pieces[8];
     struct fixture fixture;
 
     set_up(&fixture, 1 << 20);
@@ -126,7 +164,7 @@ Test(outbox, a_full_socket_blocks_and_keeps_the_instant_of_the_stall)
     (void)flush(&fixture, 2, out, &out_len);
     cr_assert(fixture.outbox.blocked);
     cr_assert_eq(fixture.outbox.stalled_at_ns, 1000);
-    cr_assert_eq(midge_outbox_begin_flush(&fixture.outbox, 1, pieces, 4).piece_count, 0);
+    cr_assert_eq(gather(&fixture, 1, true, pieces).piece_count, 0);
     /* What comes later does not move the deadline of what is stalled … */
     append(&fixture, "gh", 2);
     unblock(&fixture);
@@ -234,17 +272,134 @@ Test(outbox, the_frame_of_a_shared_message_takes_little_room)
 
 Test(outbox, a_watched_outbox_says_when_it_has_drained)
 {
+    struct midge_flush_result result;
     uint8_t out[64];
     uint64_t out_len = 0;
     struct fixture fixture;
 
-    set_up(&fixture, 160); /* low mark: 10 */
+    set_up(&fixture, 160);
     append(&fixture, "0123456789abcdefghij", 20);
-    midge_outbox_watch(&fixture.outbox, 10);
+    midge_outbox_watch(&fixture.outbox, 5, 10);
     cr_assert_not(flush(&fixture, 10, out, &out_len).drained);
     unblock(&fixture);
-    cr_assert(flush(&fixture, 1, out, &out_len).drained);
+    result = flush(&fixture, 1, out, &out_len);
+    cr_assert(result.drained);
+    cr_assert_eq(result.drained_shard, 5);
     cr_assert_eq(fixture.outbox.watch_mark_bytes, 0);
+    /* The highest mark of all who wait counts. */
+    unblock(&fixture);
+    midge_outbox_watch(&fixture.outbox, 6, 9);
+    midge_outbox_watch(&fixture.outbox, 7, 4);
+    result = flush(&fixture, 1, out, &out_len);
+    cr_assert(result.drained);
+    cr_assert_eq(result.drained_shard, MIDGE_WATCH_MANY);
+    tear_down(&fixture);
+}
+
+#define MAX    (1u << 20)
+#define ROW_NS (4 * MIDGE_OUTBOX_WAIT_NS)
+#define PIECE  (MAX / 64)
+
+/* Append `bytes` and let the kernel take `taken` of what is pending, in turns of one piece; returns
+ * whether the last append would hold its publisher back. */
+static bool pass(struct fixture *fixture, uint32_t bytes, uint32_t taken, uint64_t now_ns)
+{
+    static uint8_t buffer[2 * MAX];
+    bool worth = false;
+
+    for (uint32_t left = bytes; left > 0;) {
+        const uint32_t len = left < PIECE ? left : PIECE;
+        uint64_t out_len = 0;
+
+        append(fixture, buffer, len);
+        left -= len;
+        if (fixture->outbox.pending_bytes > MAX / MIDGE_PENDING_HIGH_DIVISOR)
+            worth = midge_outbox_is_worth_a_wait(&fixture->outbox, ROW_NS, now_ns);
+        if ((uint64_t)len * taken / bytes > 0)
+            (void)flush(fixture, (uint64_t)len * taken / bytes, buffer, &out_len);
+        unblock(fixture);
+    }
+    return worth;
+}
+
+static void take(struct fixture *fixture, uint32_t taken)
+{
+    static uint8_t buffer[2 * MAX];
+    uint64_t out_len = 0;
+
+    while (taken > 0) {
+        const uint64_t before = out_len;
+
+        (void)flush(fixture, taken, buffer, &out_len);
+        unblock(fixture);
+        taken -= (uint32_t)(out_len - before);
+    }
+}
+
+Test(outbox, publishers_wait_for_a_reader_of_half_their_speed)
+{
+    struct fixture fixture;
+
+    set_up(&fixture, MAX);
+    cr_assert_not(pass(&fixture, MAX, MAX / 2, 1));
+    cr_assert(pass(&fixture, 5 * (MAX / 8), 5 * (MAX / 16), 1));
+    /* All of them, until it is below one half … */
+    cr_assert(pass(&fixture, PIECE, 0, 2));
+    take(&fixture, MAX / 8);
+    cr_assert(pass(&fixture, PIECE, 0, 3));
+    take(&fixture, MAX / 4);
+    /* … and again when it falls behind again. */
+    cr_assert_not(pass(&fixture, PIECE, 0, 4));
+    cr_assert(pass(&fixture, 5 * (MAX / 8), 5 * (MAX / 16), 5));
+    tear_down(&fixture);
+}
+
+Test(outbox, nobody_waits_for_a_reader_that_never_read)
+{
+    struct fixture fixture;
+
+    set_up(&fixture, MAX);
+    cr_assert_not(pass(&fixture, MAX - PIECE, 0, 1));
+    tear_down(&fixture);
+}
+
+Test(outbox, nobody_waits_for_a_reader_of_a_quarter_of_their_speed)
+{
+    struct fixture fixture;
+
+    set_up(&fixture, MAX);
+    cr_assert_not(pass(&fixture, MAX, MAX / 4, 1));
+    cr_assert_not(pass(&fixture, PIECE * 8, PIECE * 2, 1));
+    cr_assert_gt(fixture.outbox.pending_bytes, MAX / 4 * 3);
+    tear_down(&fixture);
+}
+
+Test(outbox, a_reader_that_stops_costs_one_wait)
+{
+    struct fixture fixture;
+
+    set_up(&fixture, MAX);
+    cr_assert_not(pass(&fixture, MAX, MAX / 2, 1));
+    cr_assert_not(pass(&fixture, MAX / 2 - 2 * PIECE, MAX / 4 - PIECE, 1));
+    cr_assert(pass(&fixture, 2 * PIECE, 0, 1));
+    cr_assert_not(pass(&fixture, PIECE, 0, 1 + MIDGE_OUTBOX_WAIT_NS));
+    cr_assert_not(pass(&fixture, PIECE, 0, 1 + 2 * MIDGE_OUTBOX_WAIT_NS));
+    tear_down(&fixture);
+}
+
+Test(outbox, waits_in_a_row_end)
+{
+    struct fixture fixture;
+    uint64_t now_ns = 1;
+
+    set_up(&fixture, MAX);
+    cr_assert_not(pass(&fixture, MAX, MAX / 2, now_ns));
+    cr_assert_not(pass(&fixture, MAX / 2 - 2 * PIECE, MAX / 4 - PIECE, now_ns));
+    for (; now_ns < 1 + ROW_NS; now_ns += MIDGE_OUTBOX_WAIT_NS) {
+        cr_assert(pass(&fixture, 2 * PIECE, 0, now_ns), "after %lu ns", (unsigned long)now_ns);
+        take(&fixture, 2 * PIECE);
+    }
+    cr_assert_not(pass(&fixture, 2 * PIECE, 0, now_ns));
     tear_down(&fixture);
 }
 
