@@ -35,6 +35,7 @@
 #define NS_PER_MS        1000000ull
 #define SLOTS_MAX        (64u + MIDGE_CONN_SLOTS_EXTRA)
 #define QUIET_TRIES      8u
+#define STILL_TURNS_MIN  40u
 #define STOP_TURNS_MAX   20000u
 #define STOP_STEPS_MAX   20000u
 #define STALE_STEPS_MAX  64u
@@ -93,6 +94,7 @@ struct world {
     uint64_t step_count;
     uint64_t turn;
     bool quiet;
+    uint32_t still_turns; /* of the drain, in which nothing happened */
     bool tries_stale;
     struct midge_sim *sim;
     struct midge_ring *ring;
@@ -296,8 +298,14 @@ static bool on_sleep(void *context, struct midge_ring *ring)
         midge_script_step(&world->script);
         return true;
     case PHASE_DRAIN:
-        if (midge_script_drain(&world->script))
+        if (midge_script_drain(&world->script)) {
+            world->still_turns = 0;
             return true;
+        }
+        /* An event may be late, or held back, by chance: rest is when none comes for long. */
+        if (++world->still_turns < STILL_TURNS_MIN)
+            return true;
+        world->still_turns = 0;
         world->quiet = true;
         return false;
     case PHASE_STALE:
