@@ -37,6 +37,7 @@ struct midge_broker {
     uint32_t conn_cap;
     uint32_t connections_max; /* config, lowered to what descriptors allow */
     uint32_t shard_count;
+    bool spread; /* who accepts a connection gives it to the shard that has fewest */
     struct midge_shard *shards[MIDGE_SHARDS_MAX]; /* all made before the first of them turns */
     uint64_t seed; /* random per process, for hash tables whose keys clients choose */
     char server_id[64];
@@ -54,6 +55,7 @@ struct midge_broker {
     /* Any. */
     _Atomic uint64_t next_cid;
     _Atomic uint32_t connection_count; /* that count against connections_max */
+    _Atomic bool accept_waits;         /* a shard found no descriptor; cleared when one came free */
     _Atomic bool memory_picking;       /* a connection is being closed because of max_memory */
     _Atomic bool stopping;
 };

@@ -80,7 +80,7 @@ struct midge_config {
     bool trace_verbose;
 
     /* Ours. */
-    uint32_t threads; /* 1 for now */
+    uint32_t threads; /* shards, 1 .. MIDGE_SHARDS_MAX */
     uint32_t spin_us; /* MIDGE_SPIN_AUTO = calibrated */
     uint32_t io_kind; /* enum midge_ring_kind, from --io auto|io_uring|epoll */
     bool ignore_unsupported;

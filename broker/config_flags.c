@@ -265,7 +265,7 @@ void midge_config_print_help(FILE *out)
         "      --ignore-unsupported    only warn about nats-server's options that are not served\n"
         "\n"
         "Speed and size:\n"
-        "      --threads N             threads that serve connections (default: auto; now 1)\n"
+        "      --threads N             threads that serve connections (default: auto, now 1)\n"
         "      --spin-us N             microseconds to spin before sleep (default: auto)\n"
         "      --io auto|io_uring|epoll\n"
         "                              how to talk to the kernel (default: auto)\n"

@@ -257,10 +257,10 @@ void midge_config_set_server_name(struct midge_config_load *load,
 void midge_config_set_threads(struct midge_config_load *load, const struct midge_conf_place *place,
                               const char *name, int64_t threads)
 {
-    if (threads != 1)
-        midge_config_error(load, place, "%s: this version serves 1 thread: write 1 or auto", name);
+    if (threads < 1 || threads > MIDGE_SHARDS_MAX)
+        midge_config_error(load, place, "%s: between 1 and %u, or auto", name, MIDGE_SHARDS_MAX);
     else
-        load->config->threads = 1;
+        load->config->threads = (uint32_t)threads;
 }
 
 void midge_config_set_spin(struct midge_config_load *load, const struct midge_conf_place *place,

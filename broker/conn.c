@@ -115,6 +115,10 @@ void midge_conn_send_err(struct midge_shard *shard, struct midge_conn *conn,
 static void begin_closing(struct midge_shard *shard, struct midge_conn *conn)
 {
     midge_conn_set_state(conn, conn->state, MIDGE_CONN_CLOSING);
+    /* Who sees the end of this connection finds its place free. */
+    if (conn->registered)
+        atomic_fetch_sub_explicit(&shard->broker->connection_count, 1, memory_order_relaxed);
+    conn->registered = false;
     /* Shutdown first: a close with a request under way would send no FIN before the cancel came
      * through (liburing issues 568, 932). */
     midge_ring_shutdown(shard->ring, conn->fd, SHUT_RDWR);
@@ -388,6 +392,13 @@ static enum midge_status lend_line(struct midge_shard *shard, struct midge_conn 
     return MIDGE_OK;
 }
 
+static void set_incoming(struct midge_conn *conn, struct midge_msg *msg)
+{
+    conn->incoming = msg;
+    atomic_store_explicit(&conn->incoming_bytes, msg != NULL ? msg->total_len : 0,
+                          memory_order_relaxed);
+}
+
 static void on_publish(struct midge_shard *shard, struct midge_conn *conn,
                        const struct midge_op *op)
 {
@@ -398,7 +409,7 @@ static void on_publish(struct midge_shard *shard, struct midge_conn *conn,
         return;
     }
     MIDGE_ASSERT(conn->incoming == NULL);
-    conn->incoming = midge_msg_create(&shard->pool, op);
+    set_incoming(conn, midge_msg_create(&shard->pool, op));
     if (conn->incoming == NULL)
         midge_conn_close(shard, conn, MIDGE_E_MEMORY);
 }
@@ -412,7 +423,7 @@ static void on_piece(struct midge_shard *shard, struct midge_conn *conn, const s
     if (!op->last)
         return;
     MIDGE_ASSERT(msg->filled_len == msg->total_len);
-    conn->incoming = NULL;
+    set_incoming(conn, NULL);
     midge_dispatch_publish_msg(shard, conn, msg);
     midge_msg_release(msg, &shard->pool);
 }
@@ -740,7 +751,7 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     conn->fd = fd;
     conn->send_asked = 0;
     midge_parser_init(&conn->parser, &limits);
-    conn->incoming = NULL;
+    set_incoming(conn, NULL);
     conn->recv_armed = false;
     conn->poll_armed = false;
     conn->send_submitted = false;
@@ -901,7 +912,7 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
     midge_shard_mark_dirty(shard, conn);
 }
 
-/* With nothing pending it is not picked again. */
+/* With nothing left to give back it is not picked again. */
 static void end_memory_pick(struct midge_shard *shard, struct midge_conn *conn)
 {
     bool picked;
@@ -936,13 +947,13 @@ static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
     midge_ring_close(shard->ring, conn->fd);
     conn->fd = -1;
     midge_stats_add(&shard->stats.discarded, midge_outbox_discard(&conn->outbox, &shard->pool));
-    end_memory_pick(shard, conn);
     midge_timers_clear(&shard->timers, &conn->timer);
     drop_line(shard, conn);
     if (conn->incoming != NULL) {
         midge_msg_release(conn->incoming, &shard->pool);
-        conn->incoming = NULL;
+        set_incoming(conn, NULL);
     }
+    end_memory_pick(shard, conn);
     midge_connect_deinit(&conn->options);
     midge_conn_set_state(conn, MIDGE_CONN_CLOSING, MIDGE_CONN_PURGING);
     midge_shard_conn_closed(shard, conn);

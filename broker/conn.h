@@ -66,8 +66,9 @@ struct midge_conn {
     int fd;              /* -1 = none; readable for whoever holds the flush token */
     uint64_t send_asked; /* bytes of the send under way */
     struct midge_parser parser;
-    struct midge_msg *incoming; /* owned: a message of which pieces are missing */
-    uint32_t line_block_cap;    /* of the line buffer lent to the parser */
+    struct midge_msg *incoming;      /* owned: a message of which pieces are missing */
+    _Atomic uint32_t incoming_bytes; /* of it; one writer, any reader */
+    uint32_t line_block_cap;         /* of the line buffer lent to the parser */
     bool recv_armed;
     bool poll_armed;
     bool send_submitted; /* pieces are lent to the ring; cleared when the send is settled */

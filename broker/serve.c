@@ -22,19 +22,27 @@
  * demand. */
 #define DESCRIPTORS_RESERVED 64u
 
+struct serve;
+
 struct serve_shard {
+    struct serve *serve;
+    struct midge_shard *shard; /* written by its thread before it counts as made */
+    pthread_t thread;
+    uint16_t index;
+};
+
+/* The threads, and the gate that opens when every shard is made. */
+struct serve {
     struct midge_broker *broker;
     const struct midge_listeners *listeners;
-    struct midge_log_producer *log; /* main's: used while main waits in start_shard() only */
-    pthread_t thread;
+    struct serve_shard *shards;
+    uint32_t thread_count; /* that were started */
+    uint64_t spin_ns;
     pthread_mutex_t lock;
-    pthread_cond_t ready;
-    enum {
-        SHARD_STARTING = 0,
-        SHARD_RUNNING,
-        SHARD_FAILED
-    } progress;                /* lock */
-    struct midge_shard *shard; /* lock */
+    pthread_cond_t changed;
+    uint32_t made; /* lock: shards that are ready, or failed */
+    bool failed;   /* lock: why says of what */
+    bool open;     /* lock: the shards may turn, or must end if one failed */
     enum midge_ring_kind kind;
     char why[128];
 };
@@ -141,64 +149,139 @@ static void set_info_address(struct midge_broker *broker, const struct midge_lis
 
 /* ---- shards ---- */
 
-static void report(struct serve_shard *serve, struct midge_shard *shard)
+/* Make the shard of this thread. @return false if it could not be made, why[] says why */
+static bool make_shard(struct serve_shard *own, char why[128])
 {
+    struct serve *serve = own->serve;
+    const struct midge_ring_options options = {
+        .kind = (enum midge_ring_kind)serve->broker->config->io_kind};
+    struct midge_ring *ring;
+
+    if (midge_ring_create(&options, &ring, why) != MIDGE_OK)
+        return false;
+    own->shard = midge_shard_create(serve->broker, own->index, &ring);
+    if (own->shard == NULL) {
+        (void)snprintf(why, 128, "out of memory");
+        midge_ring_destroy(ring);
+        return false;
+    }
+    midge_shard_set_spin(own->shard, serve->spin_ns);
+    return true;
+}
+
+/* Say that this thread is ready, and wait for all the others. @return true if all are */
+static bool pass_gate(struct serve_shard *own, bool made, const char *why)
+{
+    struct serve *serve = own->serve;
+    bool all;
+
     (void)pthread_mutex_lock(&serve->lock);
-    serve->shard = shard;
-    serve->progress = shard != NULL ? SHARD_RUNNING : SHARD_FAILED;
-    (void)pthread_cond_signal(&serve->ready);
+    serve->made++;
+    if (!made)
+        serve->failed = true;
+    if (own->index == 0 || !made)
+        (void)snprintf(serve->why, sizeof(serve->why), "%s", why);
+    (void)pthread_cond_broadcast(&serve->changed);
+    while (!serve->open)
+        (void)pthread_cond_wait(&serve->changed, &serve->lock);
+    all = !serve->failed;
     (void)pthread_mutex_unlock(&serve->lock);
+    return all;
 }
 
 static void *shard_main(void *argument)
 {
-    struct serve_shard *serve = argument;
-    const struct midge_ring_options options = {
-        .kind = (enum midge_ring_kind)serve->broker->config->io_kind};
-    struct midge_shard *shard;
-    struct midge_ring *ring;
+    struct serve_shard *own = argument;
+    char why[128] = "";
+    const bool made = make_shard(own, why);
 
-    if (midge_ring_create(&options, &ring, serve->why) != MIDGE_OK) {
-        report(serve, NULL);
+    if (!pass_gate(own, made, why)) {
+        if (made)
+            midge_shard_leave(own->shard);
         return NULL;
     }
-    serve->kind = midge_ring_kind(ring);
-    shard = midge_shard_create(serve->broker, 0, &ring);
-    if (shard == NULL) {
-        (void)snprintf(serve->why, sizeof(serve->why), "out of memory");
-        midge_ring_destroy(ring);
-        report(serve, NULL);
-        return NULL;
-    }
-    midge_shard_set_spin(shard, midge_spin_budget_ns(serve->broker->config->spin_us));
-    for (uint32_t i = 0; i < serve->listeners->count; i++)
-        midge_shard_add_listener(shard, serve->listeners->fds[i]);
-    report(serve, shard);
-    midge_shard_run(shard);
-    /* Not destroyed here: main may be about to ring the doorbell of a shard that ended by itself.
+    /* The first one accepts for all (decision 0004). */
+    for (uint32_t i = 0; own->index == 0 && i < own->serve->listeners->count; i++)
+        midge_shard_add_listener(own->shard, own->serve->listeners->fds[i]);
+    midge_shard_run(own->shard);
+    /* Not destroyed here: others may be about to ring the doorbell of a shard that ended by itself.
      */
     return NULL;
 }
 
-static bool start_shard(struct serve_shard *serve)
+/* Join and destroy what was started. */
+static void end_shards(struct serve *serve)
 {
-    bool running;
+    for (uint32_t i = 0; i < serve->thread_count; i++)
+        (void)pthread_join(serve->shards[i].thread, NULL);
+    for (uint32_t i = 0; i < serve->thread_count; i++) {
+        if (serve->shards[i].shard != NULL)
+            midge_shard_destroy(serve->shards[i].shard);
+    }
+    free(serve->shards);
+    (void)pthread_cond_destroy(&serve->changed);
+    (void)pthread_mutex_destroy(&serve->lock);
+}
 
+static void start_threads(struct serve *serve)
+{
+    const uint32_t count = serve->broker->shard_count;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct serve_shard *own = &serve->shards[i];
+
+        own->serve = serve;
+        own->index = (uint16_t)i;
+        if (pthread_create(&own->thread, NULL, shard_main, own) != 0) {
+            (void)pthread_mutex_lock(&serve->lock);
+            serve->failed = true;
+            (void)snprintf(serve->why, sizeof(serve->why), "cannot start thread %u of %u", i + 1,
+                           count);
+            (void)pthread_mutex_unlock(&serve->lock);
+            return;
+        }
+        serve->thread_count++;
+    }
+}
+
+/* Start all shards, or none. @return false if one failed, serve->why says why */
+static bool start_shards(struct serve *serve)
+{
+    struct midge_broker *broker = serve->broker;
+    bool failed;
+
+    broker->shard_count = broker->config->threads;
+    broker->spread = broker->shard_count > 1;
     (void)pthread_mutex_init(&serve->lock, NULL);
-    (void)pthread_cond_init(&serve->ready, NULL);
-    serve->broker->shard_count = 1;
-    if (pthread_create(&serve->thread, NULL, shard_main, serve) != 0) {
-        (void)snprintf(serve->why, sizeof(serve->why), "cannot start a thread");
+    (void)pthread_cond_init(&serve->changed, NULL);
+    serve->spin_ns = midge_spin_budget_ns(broker->config->spin_us);
+    serve->shards = calloc(broker->shard_count, sizeof(*serve->shards));
+    if (serve->shards == NULL) {
+        (void)snprintf(serve->why, sizeof(serve->why), "out of memory");
         return false;
     }
+    start_threads(serve);
     (void)pthread_mutex_lock(&serve->lock);
-    while (serve->progress == SHARD_STARTING)
-        (void)pthread_cond_wait(&serve->ready, &serve->lock);
-    running = serve->progress == SHARD_RUNNING;
+    while (serve->made < serve->thread_count)
+        (void)pthread_cond_wait(&serve->changed, &serve->lock);
+    failed = serve->failed;
+    if (serve->thread_count > 0 && serve->shards[0].shard != NULL)
+        serve->kind = midge_ring_kind(serve->shards[0].shard->ring);
+    serve->open = true;
+    (void)pthread_cond_broadcast(&serve->changed);
     (void)pthread_mutex_unlock(&serve->lock);
-    if (!running)
-        (void)pthread_join(serve->thread, NULL);
-    return running;
+    if (failed)
+        end_shards(serve);
+    return !failed;
+}
+
+static void stop_shards(struct serve *serve)
+{
+    /* Release pairs with the acquire in midge_shard_turn(). */
+    atomic_store_explicit(&serve->broker->stopping, true, memory_order_release);
+    for (uint32_t i = 0; i < serve->thread_count; i++)
+        midge_ring_doorbell(serve->shards[i].shard->ring);
+    end_shards(serve);
 }
 
 /* ---- words ---- */
@@ -221,13 +304,15 @@ static void log_start(const struct midge_broker *broker, struct midge_log_produc
 }
 
 static void log_ready(const struct midge_broker *broker, const struct midge_listeners *listeners,
-                      const struct serve_shard *serve, struct midge_log_producer *log)
+                      const struct serve *serve, struct midge_log_producer *log)
 {
     const struct midge_config *config = broker->config;
     const bool v6 = strchr(listeners->host, ':') != NULL;
 
     midge_log_write(log, MIDGE_LOG_INFO, "I/O: %s%s%s", midge_ring_kind_name(serve->kind),
                     serve->why[0] != '\0' ? "; io_uring is not used: " : "", serve->why);
+    if (broker->shard_count > 1)
+        midge_log_write(log, MIDGE_LOG_INFO, "Threads: %u", broker->shard_count);
     midge_log_write(log, MIDGE_LOG_INFO, "Listening for client connections on %s%s%s:%u",
                     v6 ? "[" : "", listeners->host, v6 ? "]" : "", listeners->port);
     if (config->unix_path != NULL)
@@ -289,7 +374,7 @@ static void wait_for_end(const struct midge_broker *broker, struct midge_log_pro
 
 int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log)
 {
-    struct serve_shard serve = {.broker = broker, .log = log};
+    struct serve serve = {.broker = broker};
     struct midge_listeners listeners;
     char why[256];
     char path[4096];
@@ -302,7 +387,7 @@ int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log
     }
     set_info_address(broker, &listeners);
     serve.listeners = &listeners;
-    if (!start_shard(&serve)) {
+    if (!start_shards(&serve)) {
         midge_log_write(log, MIDGE_LOG_FATAL, "Error starting: %s", serve.why);
         midge_listeners_close(&listeners, broker->config);
         return 1;
@@ -314,11 +399,7 @@ int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log
     wait_for_end(broker, log);
 
     midge_log_write(log, MIDGE_LOG_INFO, "Initiating Shutdown...");
-    /* Release pairs with the acquire in midge_shard_turn(). */
-    atomic_store_explicit(&broker->stopping, true, memory_order_release);
-    midge_ring_doorbell(serve.shard->ring);
-    (void)pthread_join(serve.thread, NULL);
-    midge_shard_destroy(serve.shard);
+    stop_shards(&serve);
     midge_listeners_close(&listeners, broker->config);
     if (broker->config->ports_file_dir != NULL) {
         ports_file_path(broker->config, path);

@@ -12,15 +12,17 @@
 
 #define NS_PER_MS 1000000ull
 
-/* Bytes that the pool keeps for reuse: a burst of 64 large segments and some messages. */
+/* Bytes that the pools of all shards keep for reuse: a burst of 64 large segments and some
+ * messages. */
 #define POOL_KEEP_BYTES (8ull * 1024 * 1024)
 
 /* Subscriptions of closed connections that leave the index in one turn: at 2 us or so each the
  * others wait half a millisecond. */
 #define PURGE_SUBS_PER_TURN 256u
 
-/* After a burst that gave so much back to the allocator, and then a second in which no more came,
- * the allocator gives it back to the system, in a turn that has nothing else to do. */
+/* After a burst that gave so much back to the allocator (all shards together), and then a second in
+ * which no more came, the allocator gives it back to the system, in a turn that has nothing else to
+ * do. */
 #define TRIM_BYTES_MIN (16ull * 1024 * 1024)
 #define TRIM_QUIET_MS  1000u
 
@@ -280,10 +282,68 @@ static void on_accept_error(struct midge_shard *shard, int error)
                     strerror(error), (unsigned long long)suppressed);
 }
 
+static struct midge_shard *shard_with_fewest(struct midge_shard *shard)
+{
+    struct midge_shard *best = shard;
+    uint32_t best_load = UINT32_MAX;
+
+    if (!shard->broker->spread)
+        return shard;
+    for (uint32_t i = 0; i < shard->broker->shard_count; i++) {
+        struct midge_shard *other = shard->broker->shards[i];
+        const uint32_t load = atomic_load_explicit(&other->load, memory_order_relaxed);
+
+        if (load < best_load) {
+            best = other;
+            best_load = load;
+        }
+    }
+    return best;
+}
+
+/* Give a free slot with its descriptor to another shard. */
+static void send_away(struct midge_shard *shard, struct midge_shard *to, struct midge_conn *conn,
+                      int fd)
+{
+    struct midge_conn *first = atomic_load_explicit(&to->arrivals, memory_order_relaxed);
+
+    conn->fd = fd;
+    do {
+        conn->next_request = first;
+        /* Release pairs with the acquire in take_arrivals(): the slot as we leave it. */
+    } while (!atomic_compare_exchange_weak_explicit(&to->arrivals, &first, conn,
+                                                    memory_order_release, memory_order_relaxed));
+    want_bell(shard, to->index);
+}
+
+static struct midge_conn *take_arrivals(struct midge_shard *shard)
+{
+    if (MIDGE_LIKELY(atomic_load_explicit(&shard->arrivals, memory_order_relaxed) == NULL))
+        return NULL;
+    /* Acquire pairs with the release in send_away(). */
+    return atomic_exchange_explicit(&shard->arrivals, NULL, memory_order_acquire);
+}
+
+static void open_arrivals(struct midge_shard *shard)
+{
+    struct midge_conn *conn = take_arrivals(shard);
+
+    while (conn != NULL) {
+        struct midge_conn *next = conn->next_request;
+
+        shard->conn_count++;
+        midge_conn_open(shard, conn, conn->fd);
+        if (shard->stop_seen)
+            midge_conn_close(shard, conn, MIDGE_E_SHUTDOWN);
+        conn = next;
+    }
+}
+
 static void on_accept(struct midge_shard *shard, const struct midge_ring_event *event)
 {
     const uint32_t index = event->handle.index - LISTENER_INDEX_FIRST;
     struct midge_listener_state *listener = &shard->listeners[index];
+    struct midge_shard *to;
     struct midge_conn *conn;
 
     MIDGE_ASSERT(index < shard->listener_count);
@@ -293,6 +353,7 @@ static void on_accept(struct midge_shard *shard, const struct midge_ring_event *
         /* Not re-armed at once: with no descriptor free that would spin (139,028 times in 50 ms
          * were counted). A close, or the clock, does it. */
         shard->accept_at_ns = shard->now_ns + ACCEPT_RETRY_MS * NS_PER_MS;
+        atomic_store_explicit(&shard->broker->accept_waits, true, memory_order_relaxed);
         return;
     }
     if (!event->more)
@@ -303,13 +364,22 @@ static void on_accept(struct midge_shard *shard, const struct midge_ring_event *
         midge_ring_close(shard->ring, event->res);
         return;
     }
+    to = shard_with_fewest(shard);
+    atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
+    if (to != shard) {
+        send_away(shard, to, conn, event->res);
+        return;
+    }
     shard->conn_count++;
     midge_conn_open(shard, conn, event->res);
 }
 
 static void rearm_accept(struct midge_shard *shard)
 {
-    if (shard->accept_at_ns > shard->now_ns)
+    if (MIDGE_LIKELY(shard->accept_at_ns == UINT64_MAX))
+        return;
+    if (shard->accept_at_ns > shard->now_ns &&
+        atomic_load_explicit(&shard->broker->accept_waits, memory_order_relaxed))
         return;
     shard->accept_at_ns = UINT64_MAX;
     for (uint32_t i = 0; i < shard->listener_count; i++) {
@@ -324,15 +394,16 @@ static void rearm_accept(struct midge_shard *shard)
 
 void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn)
 {
-    if (conn->registered)
-        atomic_fetch_sub_explicit(&shard->broker->connection_count, 1, memory_order_relaxed);
-    conn->registered = false;
+    atomic_fetch_sub_explicit(&shard->load, 1, memory_order_relaxed);
     midge_stats_add(&shard->stats.disconnects, 1);
     conn->next_purge = shard->purging;
     shard->purging = conn;
     /* A descriptor came free. */
-    if (shard->accept_at_ns != UINT64_MAX)
-        shard->accept_at_ns = shard->now_ns;
+    if (atomic_load_explicit(&shard->broker->accept_waits, memory_order_relaxed) &&
+        atomic_exchange_explicit(&shard->broker->accept_waits, false, memory_order_relaxed)) {
+        for (uint16_t i = 0; i < shard->broker->shard_count; i++)
+            want_bell(shard, i);
+    }
 }
 
 /* ---- purge ---- */
@@ -401,21 +472,25 @@ static bool is_memory_short(struct midge_shard *shard)
     return shard->memory_short;
 }
 
-/* The connection that holds most, of all shards; of our own its unfinished message is counted, too.
- * @return bytes, 0 if there is none */
+/* Output and unfinished message of a connection of any shard. Under its outbox lock. */
+static uint64_t held_bytes_of(const struct midge_conn *conn)
+{
+    return conn->outbox.pending_bytes +
+           atomic_load_explicit(&conn->incoming_bytes, memory_order_relaxed);
+}
+
+/* The connection that holds most, of all shards. @return bytes, 0 if there is none */
 static uint64_t find_largest(struct midge_shard *shard, struct midge_conn_ref *ref_out)
 {
     uint64_t largest_bytes = 0;
 
     for (uint32_t i = 0; i < midge_broker_slot_high(shard->broker); i++) {
         struct midge_conn *conn = &shard->broker->conns[i];
-        uint64_t bytes = 0;
+        uint64_t bytes;
         uint32_t generation;
 
-        if (midge_conn_owner(conn) == shard && conn->incoming != NULL)
-            bytes = conn->incoming->total_len;
         midge_outbox_lock(&conn->outbox);
-        bytes += conn->outbox.pending_bytes;
+        bytes = held_bytes_of(conn);
         generation = conn->outbox.generation;
         midge_outbox_unlock(&conn->outbox);
         if (bytes > largest_bytes) {
@@ -443,8 +518,7 @@ static void check_memory(struct midge_shard *shard)
     conn = &broker->conns[ref.index];
     midge_outbox_lock(&conn->outbox);
     /* It may have gone since we looked. */
-    picked = bytes > 0 && conn->outbox.generation == ref.generation &&
-             (conn->outbox.pending_bytes > 0 || midge_conn_owner(conn) == shard);
+    picked = bytes > 0 && conn->outbox.generation == ref.generation && held_bytes_of(conn) > 0;
     if (picked) {
         conn->outbox.memory_pick = true;
         midge_shard_request_close(shard, conn, MIDGE_E_MEMORY);
@@ -462,7 +536,7 @@ static void check_memory(struct midge_shard *shard)
 
 static void trim_when_idle(struct midge_shard *shard, bool found)
 {
-    if (MIDGE_LIKELY(shard->pool.released_bytes < TRIM_BYTES_MIN))
+    if (MIDGE_LIKELY(shard->pool.released_bytes < TRIM_BYTES_MIN / shard->broker->shard_count))
         return;
     if (shard->pool.released_bytes != shard->trim_seen_bytes) {
         shard->trim_seen_bytes = shard->pool.released_bytes;
@@ -611,7 +685,8 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
 
     if (!may_wait || shard->settle_soon || shard->dirty.count > 0 || shard->purging != NULL ||
         shard->look_at_paused || midge_reclaim_waiting(shard->participant) > 0 ||
-        atomic_load_explicit(&shard->inbox, memory_order_relaxed) != NULL)
+        atomic_load_explicit(&shard->inbox, memory_order_relaxed) != NULL ||
+        atomic_load_explicit(&shard->arrivals, memory_order_relaxed) != NULL)
         return 0;
     /* The grace period of the last connection may just have ended: no event is left to wait for. */
     if (MIDGE_UNLIKELY(shard->stop_seen) && midge_shard_is_idle(shard))
@@ -654,6 +729,7 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
         midge_shard_stop(shard);
     fire_timers(shard);
     rearm_accept(shard);
+    open_arrivals(shard);
     check_memory(shard);
     take_requests(shard);
     look_at_paused(shard);
@@ -667,7 +743,11 @@ void midge_shard_run(struct midge_shard *shard)
 {
     while (!shard->stop_seen || !midge_shard_is_idle(shard))
         midge_shard_turn(shard, true);
-    /* Other shards may go on: their grace periods do not wait for this one. */
+    midge_shard_leave(shard);
+}
+
+void midge_shard_leave(struct midge_shard *shard)
+{
     midge_reclaim_offline(shard->participant);
 }
 
@@ -697,7 +777,7 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
     shard->accept_at_ns = UINT64_MAX;
     shard->trim_at_ns = UINT64_MAX;
     shard->turn = 1; /* 0 = never, in dirty_turns */
-    midge_pool_init(&shard->pool, POOL_KEEP_BYTES);
+    midge_pool_init(&shard->pool, POOL_KEEP_BYTES / broker->shard_count);
     shard->dirty_turns = map_array(broker->conn_cap * sizeof(*shard->dirty_turns));
     if (shard->dirty_turns == NULL || !list_init(&shard->dirty, 2 * broker->conn_cap) ||
         !list_init(&shard->submitted, broker->conn_cap) ||
@@ -728,6 +808,10 @@ err_free_shard:
 void midge_shard_destroy(struct midge_shard *shard)
 {
     MIDGE_ASSERT(midge_shard_is_idle(shard));
+
+    /* What was sent here after the last turn. */
+    for (struct midge_conn *conn = take_arrivals(shard); conn != NULL; conn = conn->next_request)
+        midge_ring_close(shard->ring, conn->fd);
 
     if (midge_reclaim_is_online(shard->participant)) {
         midge_reclaim_quiescent(shard->participant);
@@ -773,6 +857,8 @@ bool midge_shard_is_idle(const struct midge_shard *shard)
         if (shard->listeners[i].armed)
             return false;
     }
+    if (atomic_load_explicit(&shard->arrivals, memory_order_relaxed) != NULL)
+        return false;
     /* What is retired names the shard: it must be freed before. */
     return shard->conn_count == 0 && midge_reclaim_waiting(shard->participant) == 0;
 }

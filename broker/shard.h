@@ -94,7 +94,10 @@ struct midge_shard {
 
     /* Any shard. */
     alignas(MIDGE_CACHE_LINE_LEN) _Atomic(struct midge_conn *) inbox;
-    _Atomic bool drained; /* an outbox that publishers of this shard wait for has drained */
+    _Atomic(struct midge_conn *)
+        arrivals;          /* accepted elsewhere, to be opened here; by next_request */
+    _Atomic uint32_t load; /* connections that are here or on their way */
+    _Atomic bool drained;  /* an outbox that publishers of this shard wait for has drained */
 
     /* One writer, any reader. */
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_stats stats;
@@ -120,8 +123,11 @@ void midge_shard_add_listener(struct midge_shard *shard, int fd);
  * Thread: shard. */
 void midge_shard_set_spin(struct midge_shard *shard, uint64_t spin_ns_max);
 
-/** Turn until midge_shard_stop() came to its end. Thread: shard. */
+/** Turn until midge_shard_stop() came to its end, then leave. Thread: shard. */
 void midge_shard_run(struct midge_shard *shard);
+
+/** The thread of this shard ends: no grace period of others waits for it. Thread: shard. */
+void midge_shard_leave(struct midge_shard *shard);
 
 /** One turn. @param may_wait  false: look, but do not wait. Thread: shard. */
 void midge_shard_turn(struct midge_shard *shard, bool may_wait);

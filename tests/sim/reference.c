@@ -1309,6 +1309,9 @@ bool midge_ref_shut(struct midge_ref *ref, uint32_t peer, uint64_t now_ns)
     const uint64_t deadline_ns = flush_deadline_ns(ref, conn);
 
     conn->shut = true;
+    /* Who sees the end finds the place free. */
+    ref->registered_count -= conn->registered;
+    conn->registered = false;
     if (conn->open || conn->hard || conn->too_slow || conn->maybe_slow || conn->guessed ||
         conn->pending == 0)
         return true;
@@ -1328,8 +1331,6 @@ bool midge_ref_closed(struct midge_ref *ref, uint32_t peer)
     conn->closed = true;
     if (!conn->opened)
         return true;
-    ref->registered_count -= conn->registered;
-    conn->registered = false;
     ref->stats.disconnects++;
     return conn->shut || fail(ref, "peer %u was closed without a shutdown", peer);
 }

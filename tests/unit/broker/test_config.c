@@ -517,7 +517,9 @@ Test(config, bad_flags_are_errors)
         {"-p", "", "whole number"},
         {"-D", "false", "unexpected argument \"false\""},
         {"-D=maybe", NULL, "true or false"},
-        {"--threads", "4", "1 thread"},
+        {"--threads", "0", "between 1 and 256"},
+        {"--threads", "257", "between 1 and 256"},
+        {"--threads", "many", "whole number"},
         {"--io", "uring", "io_uring"},
         {"--spin-us", "-1", "microseconds"},
         {"--unix-mode", "rwx", "octal"},
@@ -608,9 +610,11 @@ Test(config, our_own_options_are_read)
     EXPECT("max_memory: 1gb", NULL, NULL, memory_bytes_max, 1073741824u);
     EXPECT(NULL, "--max-memory", "1048576", memory_bytes_max, 1048576u);
     EXPECT("spin_us: 0", NULL, NULL, spin_us, 0u);
-    EXPECT("threads: 1", NULL, NULL, threads, 1u);
+    EXPECT("threads: 3", NULL, NULL, threads, 3u);
+    EXPECT("threads: 3", "--threads", "auto", threads, 1u);
+    EXPECT(NULL, "--threads=256", NULL, threads, 256u);
     expect_refused("unix_mode: 0888", "octal");
-    expect_refused("threads: 2", "1 thread");
+    expect_refused("threads: 0", "between 1 and 256");
     expect_refused("unix: "
                    "/123456789012345678901234567890123456789012345678901234567890123456789012345678"
                    "90123456789012345678901234567890",
