@@ -1408,7 +1408,7 @@ bool midge_ref_turn_end(struct midge_ref *ref, uint64_t turn, uint64_t now_ns)
             continue;
         if (!conn->closed)
             drop_subs(conn, false);
-        if (conn->open && conn->too_slow)
+        if (conn->open && conn->too_slow && !conn->guessed)
             return fail(ref, "peer %u is over max_pending and stays open", conn->peer);
         conn->hard = conn->hard || conn->too_slow || conn->maybe_slow;
         if (!conn->open && !conn->close_seen)
