@@ -780,6 +780,9 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     conn->auth_at_ns = UINT64_MAX;
     conn->close_at_ns = UINT64_MAX;
     conn->ping_at_ns = shard->now_ns + config->ping_interval_ms * NS_PER_MS;
+    MIDGE_ASSERT(!conn->purge_queued);
+    MIDGE_ASSERT(conn->old_subs == NULL);
+    MIDGE_ASSERT(conn->subs.slots == NULL);
     conn->purge_cursor = 0;
     conn->close_status = MIDGE_OK;
     midge_connect_init(&conn->options);
@@ -967,13 +970,15 @@ static void free_sub_cb(void *context, void *object)
     midge_sub_destroy(object);
 }
 
-/* Take the subscription off the expired list, if it is on it: near its head, but for a closed
- * connection, whose list was given up. Under the outbox lock. */
+/* Take the subscription off the expired list, if it is on it: near its head. Not on it any more are
+ * those of a closed connection, and those that a CONNECT dropped: their list was given up. Under
+ * the outbox lock. */
 static void unlink_expired(struct midge_conn *conn, struct midge_sub *sub)
 {
     struct midge_sub **link = &conn->expired;
 
-    if (!sub->expired || conn->state == MIDGE_CONN_PURGING)
+    if (!sub->expired || sub->generation != conn->outbox.sub_generation ||
+        conn->state == MIDGE_CONN_PURGING)
         return;
     while (*link != sub) {
         MIDGE_ASSERT(*link != NULL);
@@ -1017,17 +1022,60 @@ void midge_conn_remove_expired(struct midge_shard *shard, struct midge_conn *con
     }
 }
 
-bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t budget)
+static bool purge_table(struct midge_shard *shard, struct midge_conn *conn,
+                        struct midge_sub_table *table, uint32_t *cursor, uint32_t *budget)
 {
-    while (budget-- > 0) {
-        struct midge_sub *sub = midge_sub_table_drain(&conn->subs, &conn->purge_cursor);
+    for (; *budget > 0; (*budget)--) {
+        struct midge_sub *sub = midge_sub_table_drain(table, cursor);
 
         if (sub == NULL) {
-            midge_shard_charge_subs(shard, -(int64_t)midge_sub_table_bytes(&conn->subs));
-            midge_sub_table_deinit(&conn->subs);
+            midge_shard_charge_subs(shard, -(int64_t)midge_sub_table_bytes(table));
+            midge_sub_table_deinit(table);
             return true;
         }
         retire_sub(shard, conn, sub);
     }
     return false;
+}
+
+bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t *budget)
+{
+    while (conn->old_subs != NULL) {
+        struct midge_old_subs *old = conn->old_subs;
+
+        if (!purge_table(shard, conn, &old->table, &old->cursor, budget))
+            return false;
+        conn->old_subs = old->next;
+        midge_shard_charge_subs(shard, -(int64_t)sizeof(*old));
+        free(old);
+    }
+    return conn->state != MIDGE_CONN_PURGING ||
+           purge_table(shard, conn, &conn->subs, &conn->purge_cursor, budget);
+}
+
+void midge_conn_drop_subs(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct midge_old_subs *old;
+    /* No more than this CONNECT drops, or CONNECT and SUB in turns would cost 256 times a SUB. */
+    uint32_t budget =
+        conn->subs.count < MIDGE_PURGE_SUBS_MAX ? conn->subs.count + 1 : MIDGE_PURGE_SUBS_MAX;
+
+    if (conn->subs.count == 0)
+        return;
+    old = calloc(1, sizeof(*old));
+    if (old == NULL) {
+        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
+        return;
+    }
+    midge_shard_charge_subs(shard, sizeof(*old));
+    old->table = conn->subs;
+    old->next = conn->old_subs;
+    conn->old_subs = old;
+    conn->subs = (struct midge_sub_table){0};
+    midge_outbox_lock(&conn->outbox);
+    conn->outbox.sub_generation++;
+    conn->expired = NULL;
+    midge_outbox_unlock(&conn->outbox);
+    if (!midge_conn_purge(shard, conn, &budget))
+        midge_shard_mark_purge(shard, conn);
 }

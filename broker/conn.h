@@ -11,7 +11,8 @@
  *   - FLUSHING: appends are refused; what is pending (an -ERR, earlier messages) is sent first
  *   - CLOSING: the socket is shut down and its operations cancelled; waits for the last event of
  *     each and for the result of the send under way
- *   - PURGING: descriptor closed; subscriptions leave the index, a bounded number per turn
+ *   - PURGING: descriptor closed; subscriptions leave the index, a bounded number per turn (what a
+ *     CONNECT drops leaves so while the connection is OPEN, and goes on while it closes)
  *   - RESTING: unreachable for new matches; waits for the grace period
  *
  * Thread: shard (owner), except the outbox and what sub.h says.
@@ -40,6 +41,10 @@ enum midge_conn_state {
     MIDGE_CONN_PURGING,
     MIDGE_CONN_RESTING,
 };
+
+/* Subscriptions of closed connections, and dropped ones, that leave the index in one turn: at 2 us
+ * or so each the others wait half a millisecond. */
+#define MIDGE_PURGE_SUBS_MAX 256u
 
 /* Recipients that a paused publisher remembers; where there are more it waits for any one. */
 #define MIDGE_PAUSE_TARGETS_MAX 8u
@@ -78,7 +83,8 @@ struct midge_conn {
     bool must_connect;   /* nothing but CONNECT is allowed */
     uint8_t last_tries;  /* to send the rest of one frame at the end; 0 = all is still sent */
     bool first_pong_sent;
-    bool registered; /* counts against max_connections */
+    bool registered;   /* counts against max_connections */
+    bool purge_queued; /* on the shard's list of connections to purge */
     bool is_unix;
     bool verbose;
     bool pedantic;
@@ -104,7 +110,8 @@ struct midge_conn {
 
     /* Owner: subscriptions. */
     struct midge_sub_table subs;
-    uint32_t purge_cursor;
+    struct midge_old_subs *old_subs; /* owned: dropped by CONNECTs, not yet all out of the index */
+    uint32_t purge_cursor;           /* PURGING: in subs */
 
     /* Owner: control plane. */
     struct midge_connect options;
@@ -190,14 +197,29 @@ void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
 /** Read again. Thread: shard (owner). */
 void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn);
 
-/** Take at most `budget` subscriptions out of the index; true when none is left. Thread: shard. */
-bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t budget);
-
 /** Take one subscription out of table and index, and retire it. Thread: shard (owner). */
 void midge_conn_remove_sub(struct midge_shard *shard, struct midge_conn *conn,
                            struct midge_sub *sub);
 
 /** Take out the subscriptions that reached their max. Thread: shard (owner). */
 void midge_conn_remove_expired(struct midge_shard *shard, struct midge_conn *conn);
+
+/**
+ * Take dropped subscriptions out of the index, and in PURGING all others.
+ *
+ * @param budget  how many at most; lowered by how many it were
+ * @return true when none is left that is to leave
+ * Thread: shard (owner).
+ */
+bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t *budget);
+
+/**
+ * Drop all subscriptions: none of them gets a message, counts or is found from here on. Few leave
+ * the index at once, many a bounded number per turn. Without memory for that the connection is
+ * closed.
+ *
+ * Thread: shard (owner). Cost: bounded, and linear in what is dropped.
+ */
+void midge_conn_drop_subs(struct midge_shard *shard, struct midge_conn *conn);
 
 #endif

@@ -134,7 +134,7 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
     struct midge_frame frame;
     struct midge_slice body;
 
-    if (outbox->generation != sub->generation)
+    if (outbox->sub_generation != sub->generation)
         return OUTCOME_NOT_A_TARGET;
     if (outbox->closing)
         return OUTCOME_CLOSING;
@@ -252,7 +252,7 @@ static bool reply_no_responders(struct midge_shard *shard, const struct publicat
     if (!midge_spares_fill(&shard->spares, &shard->pool, len))
         return false;
     midge_outbox_lock(&conn->outbox);
-    if (!conn->outbox.closing && conn->outbox.generation == sub->generation && sub->live &&
+    if (conn->outbox.sub_generation == sub->generation && !conn->outbox.closing && sub->live &&
         !midge_outbox_is_over(&conn->outbox, len)) {
         (void)midge_encode_no_responders(midge_outbox_append(&conn->outbox, &shard->spares, len),
                                          pub->reply, sid, pub->subject);

@@ -48,22 +48,6 @@ static void set_first_ping(struct midge_shard *shard, struct midge_conn *conn)
     conn->ping_at_ns = shard->now_ns + interval_ns + spread_ns;
 }
 
-/* A later CONNECT drops what the connection subscribed to, silently. */
-static void drop_subs(struct midge_shard *shard, struct midge_conn *conn)
-{
-    uint32_t cursor = 0;
-    struct midge_sub *sub;
-
-    midge_conn_remove_expired(shard, conn);
-    for (; cursor < conn->subs.cap;) {
-        sub = conn->subs.slots[cursor];
-        if (sub == NULL)
-            cursor++;
-        else
-            midge_conn_remove_sub(shard, conn, sub); /* may shift another one into this slot */
-    }
-}
-
 static void apply_options(struct midge_shard *shard, struct midge_conn *conn)
 {
     const bool headers = conn->options.headers && !shard->config->no_header_support;
@@ -92,8 +76,11 @@ void midge_handshake_connect(struct midge_shard *shard, struct midge_conn *conn,
         return;
     }
     apply_options(shard, conn);
+    /* A later CONNECT drops what the connection subscribed to, silently. */
     if (conn->connected)
-        drop_subs(shard, conn);
+        midge_conn_drop_subs(shard, conn);
+    if (conn->state != MIDGE_CONN_OPEN)
+        return; /* no memory */
     if (!midge_auth_check(shard->config, &conn->options)) {
         midge_conn_log(shard, conn, MIDGE_LOG_ERROR, "authentication error%s%s%s",
                        conn->options.user != NULL ? " - User \"" : "",

@@ -14,6 +14,7 @@ void midge_outbox_init(struct midge_outbox *outbox, uint32_t generation, uint64_
     midge_outbox_lock(outbox);
     MIDGE_ASSERT(!outbox->queued);
     outbox->generation = generation;
+    outbox->sub_generation++;
     outbox->flush_shard = MIDGE_FLUSH_FREE;
     outbox->requests = 0;
     outbox->queued = false;

@@ -12,9 +12,10 @@
  * gathers bytes until the result of that send is known; whoever gives it back looks at `pending`
  * under the lock.
  *
- * Under the lock, in this order, a delivery checks: generation, closing, the subscription's live
- * bit, echo, delivered < max; then it appends and counts. UNSUB, close, auto-unsubscribe and the
- * PONG write under the same lock: that is the whole proof that a PONG is a fence.
+ * Under the lock, in this order, a delivery checks: sub_generation, closing, the subscription's
+ * live bit, echo, delivered < max; then it appends and counts. UNSUB, close, auto-unsubscribe, a
+ * CONNECT that drops subscriptions and the PONG write under the same lock: that is the whole proof
+ * that a PONG is a fence.
  *
  * Thread: any (outbox lock), except where a function says otherwise. The lock is held for an
  * append, never across a system call or an allocation. Memory: segments from the pool of the
@@ -74,7 +75,10 @@ enum midge_request {
 struct midge_outbox {
     /* Any shard, under the lock. */
     _Atomic uint32_t lock;
-    uint32_t generation;  /* of the connection; changes when the slot is used anew */
+    uint32_t generation; /* of the connection; changes when the slot is used anew */
+    /* Subscriptions made under another number are void: raised when the slot is used anew, and when
+     * a CONNECT drops them all. They leave long before it comes around. */
+    uint32_t sub_generation;
     uint16_t flush_shard; /* holder of the flush token, or MIDGE_FLUSH_FREE */
     uint16_t requests;    /* bits of enum midge_request not yet seen by the owner */
     bool queued;          /* in the owner's inbox */

@@ -16,10 +16,6 @@
  * messages. */
 #define POOL_KEEP_BYTES (8ull * 1024 * 1024)
 
-/* Subscriptions of closed connections that leave the index in one turn: at 2 us or so each the
- * others wait half a millisecond. */
-#define PURGE_SUBS_PER_TURN 256u
-
 /* After a burst that gave so much back to the allocator (all shards together), and then a second in
  * which no more came, the allocator gives it back to the system, in a turn that has nothing else to
  * do. */
@@ -396,8 +392,7 @@ void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn)
 {
     atomic_fetch_sub_explicit(&shard->load, 1, memory_order_relaxed);
     midge_stats_add(&shard->stats.disconnects, 1);
-    conn->next_purge = shard->purging;
-    shard->purging = conn;
+    midge_shard_mark_purge(shard, conn);
     /* A descriptor came free. */
     if (atomic_load_explicit(&shard->broker->accept_waits, memory_order_relaxed) &&
         atomic_exchange_explicit(&shard->broker->accept_waits, false, memory_order_relaxed)) {
@@ -407,6 +402,15 @@ void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn)
 }
 
 /* ---- purge ---- */
+
+void midge_shard_mark_purge(struct midge_shard *shard, struct midge_conn *conn)
+{
+    if (conn->purge_queued)
+        return;
+    conn->purge_queued = true;
+    conn->next_purge = shard->purging;
+    shard->purging = conn;
+}
 
 /* After the grace period nobody can reach the slot through a match: it may be used anew. */
 static void rest_over_cb(void *context, void *object)
@@ -427,17 +431,18 @@ static void rest_over_cb(void *context, void *object)
 
 static void purge(struct midge_shard *shard)
 {
-    uint32_t budget = PURGE_SUBS_PER_TURN;
+    uint32_t budget = MIDGE_PURGE_SUBS_MAX;
 
     while (shard->purging != NULL && budget > 0) {
         struct midge_conn *conn = shard->purging;
-        const uint32_t count = conn->subs.count;
 
-        if (!midge_conn_purge(shard, conn, budget))
+        if (!midge_conn_purge(shard, conn, &budget))
             return;
-        budget -= count < budget ? count : budget;
         shard->purging = conn->next_purge;
         conn->next_purge = NULL;
+        conn->purge_queued = false;
+        if (conn->state != MIDGE_CONN_PURGING)
+            continue; /* a CONNECT dropped them: the connection goes on */
         midge_conn_set_state(conn, MIDGE_CONN_PURGING, MIDGE_CONN_RESTING);
         midge_reclaim_retire(shard->participant, conn, shard, rest_over_cb);
     }

@@ -75,7 +75,7 @@ struct midge_shard {
     bool look_at_paused;                  /* what one of them waits for may have happened */
     bool bells_wanted;
     bool bells[MIDGE_SHARDS_MAX]; /* shards that are asked for something: rung as the turn ends */
-    struct midge_conn *purging;   /* subscriptions leave the index */
+    struct midge_conn *purging;   /* of which subscriptions leave the index */
     struct midge_listener_state listeners[MIDGE_LISTENERS_MAX];
     uint32_t listener_count;
     bool memory_short;        /* max_memory was reached at the last look */
@@ -161,6 +161,10 @@ void midge_shard_request_close(struct midge_shard *shard, struct midge_conn *con
 
 /** Charge memory of subscriptions, or give it back (negative). Thread: shard. */
 void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes);
+
+/** Remember a connection of which subscriptions are to leave the index; no turn sleeps before they
+ * have. Thread: shard. */
+void midge_shard_mark_purge(struct midge_shard *shard, struct midge_conn *conn);
 
 /** A slot is free again; accept may go on. Thread: shard. */
 void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn);

@@ -23,11 +23,10 @@ struct midge_conn;
 
 struct midge_sub {
     /* Constant after init. */
-    struct midge_conn
-        *conn; /* slots are never unmapped; generation says if it is still the same one */
+    struct midge_conn *conn; /* slots are never unmapped */
     struct midge_subindex_record *record;
-    uint32_t generation;
-    uint16_t queue_len; /* bytes, 0 = plain */
+    uint32_t generation; /* sub_generation of the outbox when it was made; void once that differs */
+    uint16_t queue_len;  /* bytes, 0 = plain */
     /* Outbox lock of conn. */
     bool live;    /* cleared by UNSUB, close and the delivery that reaches max */
     bool expired; /* on the connection's expired list */
@@ -83,5 +82,12 @@ void midge_sub_table_remove(struct midge_sub_table *table, uint64_t seed, struct
 /** Any subscription at or behind slot `*cursor`, which moves on; NULL at the end. For closing: the
  * caller stops using the table's look-up and frees it at the end. */
 struct midge_sub *midge_sub_table_drain(struct midge_sub_table *table, uint32_t *cursor);
+
+/* What a connection had subscribed to before a CONNECT, on its way out of the index. */
+struct midge_old_subs {
+    struct midge_sub_table table; /* no look-ups any more */
+    uint32_t cursor;
+    struct midge_old_subs *next;
+};
 
 #endif

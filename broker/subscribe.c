@@ -58,7 +58,8 @@ static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *c
 
     if (!midge_subject_is_valid(op->subject))
         return MIDGE_E_SUBJECT;
-    sub = midge_sub_create(conn, conn->generation, op->sid, op->queue);
+    /* Written by this shard only, so it may be read without the lock. */
+    sub = midge_sub_create(conn, conn->outbox.sub_generation, op->sid, op->queue);
     if (sub == NULL)
         return MIDGE_E_MEMORY;
     if (!midge_sub_table_add(&conn->subs, broker->seed, sub))
@@ -78,10 +79,21 @@ err_destroy_sub:
     return status;
 }
 
+/* For each new subscription one that a CONNECT dropped leaves. So those that still leave are never
+ * more than the connection once had at a time, however fast it goes on with CONNECT and SUB. */
+static void make_way(struct midge_shard *shard, struct midge_conn *conn)
+{
+    uint32_t budget = 1;
+
+    if (MIDGE_UNLIKELY(conn->old_subs != NULL))
+        (void)midge_conn_purge(shard, conn, &budget);
+}
+
 void midge_subscribe_sub(struct midge_shard *shard, struct midge_conn *conn,
                          const struct midge_op *op)
 {
     conn->in_ops++;
+    make_way(shard, conn);
     /* What reached its max makes room for its sid, and in the count. */
     midge_conn_remove_expired(shard, conn);
     if (!is_allowed(shard, conn, op))

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from hostile import (
-    MIB, SANITIZED, SLOW, Broker, Client, Failure, check, note, pub, raise_descriptor_limit, run,
-    wait_until,
+    MIB, SANITIZED, SLOW, Broker, Client, Failure, check, connect_line, note, pub,
+    raise_descriptor_limit, run, wait_until,
 )  # fmt: skip
 
 KIB = 1 << 10
@@ -112,6 +112,30 @@ def case_subscriptions_over_max_memory_are_refused_and_nobody_else_pays():
         filler.close()
         wait_until(lambda: subscribed(others[0]), "room for subscriptions after the filler has gone")
         pair.exchange()
+
+
+def case_a_second_connect_gives_back_what_its_subscriptions_cost():
+    """As many can be made again, and again; nobody else notices, and nothing old is delivered."""
+    with Broker(config="max_memory: 16MB") as broker:
+        pair = Pair(broker)
+        filler, publisher = broker.client(), broker.client()
+        count = subscribe_until_refused(filler, 1000000)
+        for _ in range(3):
+            filler.send(connect_line())
+            filler.fence()
+            for number in range(count):
+                publisher.send(pub(b"fill.%d.%d.x" % (number, number % 500), b"old"))
+                if number % 1000 == 0:
+                    pair.exchange(1)
+            publisher.fence()
+            messages = filler.messages()
+            check(messages == [], f"delivered after the CONNECT: {messages[:3]}")
+            wait_until(lambda: subscribed(publisher), "room for subscriptions")
+            publisher.send(b"UNSUB 7\r\n")
+            again = subscribe_until_refused(filler, 1000000)
+            note(f"{count} subscriptions, then {again}")
+            check(again > count * 9 // 10, f"only {again} after {count} were dropped")
+        check("closing the connection" not in broker.log(), "connections were closed")
 
 
 def case_long_sids_count_against_max_memory():

@@ -225,6 +225,8 @@ static const char *why_not_asleep(const struct midge_conn *conn, const struct sl
 {
     const struct midge_outbox *outbox = &conn->outbox;
 
+    if (conn->old_subs != NULL)
+        return "asleep with dropped subscriptions to take out";
     switch (conn->state) {
     case MIDGE_CONN_FREE:
     case MIDGE_CONN_RESTING:
