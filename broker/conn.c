@@ -783,7 +783,6 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     MIDGE_ASSERT(!conn->purge_queued);
     MIDGE_ASSERT(conn->old_subs == NULL);
     MIDGE_ASSERT(conn->subs.slots == NULL);
-    conn->purge_cursor = 0;
     conn->close_status = MIDGE_OK;
     midge_connect_init(&conn->options);
     midge_outbox_init(&conn->outbox, conn->generation, config->pending_bytes_max);
@@ -1002,7 +1001,10 @@ static void retire_sub(struct midge_shard *shard, struct midge_conn *conn, struc
 void midge_conn_remove_sub(struct midge_shard *shard, struct midge_conn *conn,
                            struct midge_sub *sub)
 {
+    const uint64_t bytes = midge_sub_table_bytes(&conn->subs);
+
     midge_sub_table_remove(&conn->subs, shard->broker->seed, sub);
+    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - bytes));
     retire_sub(shard, conn, sub);
 }
 
@@ -1022,43 +1024,44 @@ void midge_conn_remove_expired(struct midge_shard *shard, struct midge_conn *con
     }
 }
 
+/* False if the steps did not suffice. */
 static bool purge_table(struct midge_shard *shard, struct midge_conn *conn,
-                        struct midge_sub_table *table, uint32_t *cursor, uint32_t *budget)
+                        struct midge_sub_table *table, uint32_t *steps)
 {
-    for (; *budget > 0; (*budget)--) {
-        struct midge_sub *sub = midge_sub_table_drain(table, cursor);
+    const uint64_t bytes = midge_sub_table_bytes(table);
+    struct midge_sub *sub;
 
-        if (sub == NULL) {
-            midge_shard_charge_subs(shard, -(int64_t)midge_sub_table_bytes(table));
-            midge_sub_table_deinit(table);
-            return true;
-        }
+    while ((sub = midge_sub_table_drain(table, steps)) != NULL) {
         retire_sub(shard, conn, sub);
+        *steps -= *steps < MIDGE_PURGE_SUB_STEPS ? *steps : MIDGE_PURGE_SUB_STEPS;
     }
-    return false;
+    if (table->count == 0)
+        midge_sub_table_deinit(table);
+    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(table) - bytes));
+    return table->count == 0;
 }
 
-bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t *budget)
+bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t *steps)
 {
     while (conn->old_subs != NULL) {
         struct midge_old_subs *old = conn->old_subs;
 
-        if (!purge_table(shard, conn, &old->table, &old->cursor, budget))
+        if (!purge_table(shard, conn, &old->table, steps))
             return false;
         conn->old_subs = old->next;
         midge_shard_charge_subs(shard, -(int64_t)sizeof(*old));
         free(old);
     }
-    return conn->state != MIDGE_CONN_PURGING ||
-           purge_table(shard, conn, &conn->subs, &conn->purge_cursor, budget);
+    return conn->state != MIDGE_CONN_PURGING || purge_table(shard, conn, &conn->subs, steps);
 }
 
 void midge_conn_drop_subs(struct midge_shard *shard, struct midge_conn *conn)
 {
-    struct midge_old_subs *old;
     /* No more than this CONNECT drops, or CONNECT and SUB in turns would cost 256 times a SUB. */
-    uint32_t budget =
-        conn->subs.count < MIDGE_PURGE_SUBS_MAX ? conn->subs.count + 1 : MIDGE_PURGE_SUBS_MAX;
+    const uint64_t wanted = (uint64_t)conn->subs.count * (MIDGE_PURGE_SUB_STEPS + 1) +
+                            conn->subs.cap + conn->subs.old_cap;
+    uint32_t steps = wanted < MIDGE_PURGE_STEPS_MAX ? (uint32_t)wanted : MIDGE_PURGE_STEPS_MAX;
+    struct midge_old_subs *old;
 
     if (conn->subs.count == 0)
         return;
@@ -1076,6 +1079,6 @@ void midge_conn_drop_subs(struct midge_shard *shard, struct midge_conn *conn)
     conn->outbox.sub_generation++;
     conn->expired = NULL;
     midge_outbox_unlock(&conn->outbox);
-    if (!midge_conn_purge(shard, conn, &budget))
+    if (!midge_conn_purge(shard, conn, &steps))
         midge_shard_mark_purge(shard, conn);
 }

@@ -42,9 +42,11 @@ enum midge_conn_state {
     MIDGE_CONN_RESTING,
 };
 
-/* Subscriptions of closed connections, and dropped ones, that leave the index in one turn: at 2 us
- * or so each the others wait half a millisecond. */
-#define MIDGE_PURGE_SUBS_MAX 256u
+/* What subscriptions of closed connections, and dropped ones, may cost in one turn, in steps: a
+ * slot of a table is one, a subscription that leaves the index as many as lie in eight cache lines.
+ * That is about 256 of them, at 2 us or so each: the others wait half a millisecond. */
+#define MIDGE_PURGE_STEPS_MAX 16896u
+#define MIDGE_PURGE_SUB_STEPS 64u
 
 /* Recipients that a paused publisher remembers; where there are more it waits for any one. */
 #define MIDGE_PAUSE_TARGETS_MAX 8u
@@ -111,7 +113,6 @@ struct midge_conn {
     /* Owner: subscriptions. */
     struct midge_sub_table subs;
     struct midge_old_subs *old_subs; /* owned: dropped by CONNECTs, not yet all out of the index */
-    uint32_t purge_cursor;           /* PURGING: in subs */
 
     /* Owner: control plane. */
     struct midge_connect options;
@@ -207,11 +208,11 @@ void midge_conn_remove_expired(struct midge_shard *shard, struct midge_conn *con
 /**
  * Take dropped subscriptions out of the index, and in PURGING all others.
  *
- * @param budget  how many at most; lowered by how many it were
+ * @param steps  what it may cost; lowered by what it did
  * @return true when none is left that is to leave
  * Thread: shard (owner).
  */
-bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t *budget);
+bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32_t *steps);
 
 /**
  * Drop all subscriptions: none of them gets a message, counts or is found from here on. Few leave

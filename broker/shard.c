@@ -431,12 +431,12 @@ static void rest_over_cb(void *context, void *object)
 
 static void purge(struct midge_shard *shard)
 {
-    uint32_t budget = MIDGE_PURGE_SUBS_MAX;
+    uint32_t steps = MIDGE_PURGE_STEPS_MAX;
 
-    while (shard->purging != NULL && budget > 0) {
+    while (shard->purging != NULL && steps > 0) {
         struct midge_conn *conn = shard->purging;
 
-        if (!midge_conn_purge(shard, conn, &budget))
+        if (!midge_conn_purge(shard, conn, &steps))
             return;
         shard->purging = conn->next_purge;
         conn->next_purge = NULL;

@@ -7,6 +7,23 @@
 
 #define TABLE_CAP_FIRST 4u
 
+/* A table is halved when this many slots come to one subscription: then an eighth of it is used,
+ * and six times as many subscriptions double it again. */
+#define TABLE_SPARSE_SLOTS 16u
+
+/* Up to this size all slots move at once: about 0.1 ms. */
+#define MOVE_AT_ONCE_CAP 4096u
+
+/* What one add or remove moves of a larger table, in steps: a slot that is looked at is one, and a
+ * subscription, whose sid lies anywhere in memory, is more. That is done long before the size
+ * changes again: with C old slots, at least 28 of them go with each of the C/2 and more calls that
+ * a doubled table takes, and 100 with each of the C/32 that a halved one takes. */
+#define MOVE_STEPS     200u
+#define MOVE_SUB_STEPS 8u
+
+/* Subscriptions whose sids are fetched from memory at once. */
+#define BATCH_COUNT 16u
+
 /* What malloc adds to a block, about: its header and rounding to 16 bytes. */
 #define ALLOCATION_LEN 16u
 
@@ -46,65 +63,135 @@ uint32_t midge_sub_bytes(const struct midge_sub *sub)
 
 uint64_t midge_sub_table_bytes(const struct midge_sub_table *table)
 {
-    return (uint64_t)table->cap * sizeof(*table->slots);
+    return ((uint64_t)table->cap + table->old_cap) * sizeof(*table->slots);
 }
 
 void midge_sub_table_deinit(struct midge_sub_table *table)
 {
+    free(table->old_slots);
     free(table->slots);
     *table = (struct midge_sub_table){0};
 }
 
-static uint32_t slot_of(const struct midge_sub_table *table, uint64_t seed, struct midge_slice sid)
+static uint32_t hash_of(uint64_t seed, struct midge_slice sid)
 {
-    return (uint32_t)XXH3_64bits_withSeed(sid.base, sid.len, seed) & (table->cap - 1);
+    return (uint32_t)XXH3_64bits_withSeed(sid.base, sid.len, seed);
+}
+
+static struct midge_sub *find_in(struct midge_sub **slots, uint32_t cap, uint32_t hash,
+                                 struct midge_slice sid)
+{
+    for (uint32_t slot = hash & (cap - 1);; slot = (slot + 1) & (cap - 1)) {
+        struct midge_sub *sub = slots[slot];
+
+        if (sub == NULL || midge_slice_equal(midge_sub_sid(sub), sid))
+            return sub;
+    }
 }
 
 struct midge_sub *midge_sub_table_find(const struct midge_sub_table *table, uint64_t seed,
                                        struct midge_slice sid)
 {
+    struct midge_sub *sub;
+    uint32_t hash;
+
     if (table->count == 0)
         return NULL;
-    for (uint32_t slot = slot_of(table, seed, sid);; slot = (slot + 1) & (table->cap - 1)) {
-        struct midge_sub *sub = table->slots[slot];
-
-        if (sub == NULL)
-            return NULL;
-        if (midge_slice_equal(midge_sub_sid(sub), sid))
-            return sub;
-    }
+    hash = hash_of(seed, sid);
+    sub = find_in(table->slots, table->cap, hash, sid);
+    if (sub == NULL && table->old_slots != NULL)
+        sub = find_in(table->old_slots, table->old_cap, hash, sid);
+    return sub;
 }
 
 static void place(struct midge_sub_table *table, uint64_t seed, struct midge_sub *sub)
 {
-    uint32_t slot = slot_of(table, seed, midge_sub_sid(sub));
+    uint32_t slot = hash_of(seed, midge_sub_sid(sub)) & (table->cap - 1);
 
     while (table->slots[slot] != NULL)
         slot = (slot + 1) & (table->cap - 1);
     table->slots[slot] = sub;
 }
 
+static void place_all(struct midge_sub_table *table, uint64_t seed, struct midge_sub **subs,
+                      uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        place(table, seed, subs[i]);
+}
+
+static void drop_old_slots(struct midge_sub_table *table)
+{
+    free(table->old_slots);
+    table->old_slots = NULL;
+    table->old_cap = 0;
+    table->cursor = 0;
+}
+
+/* Move what lies in the next old slots: some steps, and then on to an empty slot, so that what is
+ * left is found as before. Old and new slots are both walked in order; only the sids lie anywhere.
+ */
+static void move_on(struct midge_sub_table *table, uint64_t seed, uint32_t steps)
+{
+    struct midge_sub *batch[BATCH_COUNT];
+    uint32_t count = 0;
+
+    for (uint64_t taken = 0; table->cursor < table->old_cap; taken++, table->cursor++) {
+        struct midge_sub *sub = table->old_slots[table->cursor];
+
+        if (sub == NULL) {
+            if (taken >= steps)
+                break;
+            continue;
+        }
+        table->old_slots[table->cursor] = NULL;
+        __builtin_prefetch(&sub->sid_len);
+        __builtin_prefetch(sub->text);
+        batch[count++] = sub;
+        taken += MOVE_SUB_STEPS;
+        if (count == BATCH_COUNT) {
+            place_all(table, seed, batch, count);
+            count = 0;
+        }
+    }
+    place_all(table, seed, batch, count);
+    if (table->cursor == table->old_cap)
+        drop_old_slots(table);
+}
+
+/* Begin to move everything to other slots. False without memory. */
+static bool resize(struct midge_sub_table *table, uint64_t seed, uint32_t cap)
+{
+    struct midge_sub **slots;
+
+    MIDGE_ASSERT(cap > table->count);
+
+    slots = calloc(cap, sizeof(*slots));
+    if (slots == NULL)
+        return false;
+    if (table->old_slots != NULL)
+        move_on(table, seed, UINT32_MAX);
+    table->old_slots = table->slots;
+    table->old_cap = table->cap;
+    table->slots = slots;
+    table->cap = cap;
+    /* A run of used slots that goes around the end loses its tail first: what is left is still
+     * found from where it begins. */
+    move_on(table, seed, table->old_cap <= MOVE_AT_ONCE_CAP ? UINT32_MAX : 0);
+    return true;
+}
+
 static bool grow(struct midge_sub_table *table, uint64_t seed)
 {
     const uint32_t cap = table->cap == 0 ? TABLE_CAP_FIRST : table->cap * 2;
-    struct midge_sub_table larger = {.cap = cap, .count = table->count};
 
-    if (cap < table->cap)
-        return false;
-    larger.slots = calloc(cap, sizeof(*larger.slots));
-    if (larger.slots == NULL)
-        return false;
-    for (uint32_t slot = 0; slot < table->cap; slot++) {
-        if (table->slots[slot] != NULL)
-            place(&larger, seed, table->slots[slot]);
-    }
-    free(table->slots);
-    *table = larger;
-    return true;
+    return cap > table->cap && resize(table, seed, cap);
 }
 
 bool midge_sub_table_add(struct midge_sub_table *table, uint64_t seed, struct midge_sub *sub)
 {
+    if (table->old_slots != NULL)
+        move_on(table, seed, MOVE_STEPS);
     /* At most three quarters full. */
     if ((uint64_t)(table->count + 1) * 4 > (uint64_t)table->cap * 3 && !grow(table, seed))
         return false;
@@ -113,35 +200,58 @@ bool midge_sub_table_add(struct midge_sub_table *table, uint64_t seed, struct mi
     return true;
 }
 
-void midge_sub_table_remove(struct midge_sub_table *table, uint64_t seed, struct midge_sub *sub)
+/* False if it is not in these slots. */
+static bool remove_from(struct midge_sub **slots, uint32_t cap, uint64_t seed,
+                        const struct midge_sub *sub)
 {
-    const uint32_t mask = table->cap - 1;
-    uint32_t hole = slot_of(table, seed, midge_sub_sid(sub));
+    const uint32_t mask = cap - 1;
+    uint32_t hole = hash_of(seed, midge_sub_sid(sub)) & mask;
 
-    while (table->slots[hole] != sub) {
-        MIDGE_ASSERT(table->slots[hole] != NULL);
+    while (slots[hole] != sub) {
+        if (slots[hole] == NULL)
+            return false;
         hole = (hole + 1) & mask;
     }
-    for (uint32_t slot = (hole + 1) & mask; table->slots[slot] != NULL; slot = (slot + 1) & mask) {
-        const uint32_t home = slot_of(table, seed, midge_sub_sid(table->slots[slot]));
+    for (uint32_t slot = (hole + 1) & mask; slots[slot] != NULL; slot = (slot + 1) & mask) {
+        const uint32_t home = hash_of(seed, midge_sub_sid(slots[slot])) & mask;
 
         /* An entry may move into the hole if its home does not lie between hole and slot. */
         if (((slot - home) & mask) >= ((slot - hole) & mask)) {
-            table->slots[hole] = table->slots[slot];
+            slots[hole] = slots[slot];
             hole = slot;
         }
     }
-    table->slots[hole] = NULL;
-    table->count--;
+    slots[hole] = NULL;
+    return true;
 }
 
-struct midge_sub *midge_sub_table_drain(struct midge_sub_table *table, uint32_t *cursor)
+void midge_sub_table_remove(struct midge_sub_table *table, uint64_t seed, struct midge_sub *sub)
 {
-    for (; *cursor < table->cap; (*cursor)++) {
-        struct midge_sub *sub = table->slots[*cursor];
+    bool removed = remove_from(table->slots, table->cap, seed, sub);
 
+    if (!removed && table->old_slots != NULL)
+        removed = remove_from(table->old_slots, table->old_cap, seed, sub);
+    MIDGE_ASSERT(removed);
+    table->count--;
+    if (table->old_slots != NULL)
+        move_on(table, seed, MOVE_STEPS);
+    /* Without memory it stays as it is, until the next one is removed. */
+    if (table->cap > TABLE_CAP_FIRST &&
+        (uint64_t)table->count * TABLE_SPARSE_SLOTS <= (uint64_t)table->cap)
+        (void)resize(table, seed, table->cap / 2);
+}
+
+struct midge_sub *midge_sub_table_drain(struct midge_sub_table *table, uint32_t *steps)
+{
+    for (; table->count > 0 && *steps > 0; (*steps)--) {
+        struct midge_sub **slots = table->old_slots != NULL ? table->old_slots : table->slots;
+        struct midge_sub *sub = slots[table->cursor];
+
+        slots[table->cursor++] = NULL;
+        if (table->old_slots != NULL && table->cursor == table->old_cap)
+            drop_old_slots(table);
         if (sub != NULL) {
-            table->slots[*cursor] = NULL;
+            (*steps)--;
             table->count--;
             return sub;
         }

@@ -2,7 +2,9 @@
  * Subscriptions of one connection, and the table that finds them by sid.
  *
  * A sid is bytes: the client chooses it. The table is open addressing with linear probing; removing
- * shifts later entries back, so there are no tombstones.
+ * shifts later entries back, so there are no tombstones. It doubles when it is three quarters full,
+ * and halves when a sixteenth of it is used. A large one moves a little with each add and remove,
+ * so that no call takes long.
  *
  * Thread: the table belongs to the owner shard. Of a subscription, `live`, `delivered` and `max`
  * are any (outbox lock) of its connection; the rest is constant after init. Memory: one block per
@@ -57,12 +59,15 @@ void midge_sub_destroy(struct midge_sub *sub);
 uint32_t midge_sub_bytes(const struct midge_sub *sub);
 
 struct midge_sub_table {
-    struct midge_sub **slots; /* NULL while empty */
-    uint32_t cap;             /* power of two, or 0 */
-    uint32_t count;
+    struct midge_sub **slots;     /* NULL while empty */
+    struct midge_sub **old_slots; /* of before the size changed, while they are moved; or NULL */
+    uint32_t cap;                 /* power of two, or 0 */
+    uint32_t count;               /* in both */
+    uint32_t old_cap;
+    uint32_t cursor; /* next to move, or to drain */
 };
 
-/** What the slots cost. */
+/** What the slots cost; changes with add, remove and drain. */
 uint64_t midge_sub_table_bytes(const struct midge_sub_table *table);
 
 /** Free the slots; the subscriptions must have left. */
@@ -79,14 +84,17 @@ MIDGE_MUST_CHECK bool midge_sub_table_add(struct midge_sub_table *table, uint64_
 /** Take a subscription out; it must be in. */
 void midge_sub_table_remove(struct midge_sub_table *table, uint64_t seed, struct midge_sub *sub);
 
-/** Any subscription at or behind slot `*cursor`, which moves on; NULL at the end. For closing: the
- * caller stops using the table's look-up and frees it at the end. */
-struct midge_sub *midge_sub_table_drain(struct midge_sub_table *table, uint32_t *cursor);
+/**
+ * Take any subscription out. Not to be mixed with other calls: at the end the table is freed.
+ *
+ * @param steps  lowered by the slots that were looked at; never below 0
+ * @return NULL when none is left (count), or when there are no more steps
+ */
+struct midge_sub *midge_sub_table_drain(struct midge_sub_table *table, uint32_t *steps);
 
 /* What a connection had subscribed to before a CONNECT, on its way out of the index. */
 struct midge_old_subs {
-    struct midge_sub_table table; /* no look-ups any more */
-    uint32_t cursor;
+    struct midge_sub_table table; /* drained only */
     struct midge_old_subs *next;
 };
 

@@ -11,6 +11,10 @@
  * which would bring back nothing of what subscriptions hold. */
 #define SUBS_EIGHTHS_MAX 7u
 
+/* For one subscription to leave, on average: a table is looked through for it that is filled to a
+ * sixteenth at least, but for one that is just being halved. */
+#define WAY_STEPS (MIDGE_PURGE_SUB_STEPS + 32u)
+
 /* What every refused subscription is told, before the subject. */
 static const char refusal[] = "Permissions Violation for Subscription to";
 
@@ -48,11 +52,10 @@ static bool is_allowed(struct midge_shard *shard, struct midge_conn *conn,
 }
 
 /* Make the subscription and put it into table and index. */
-static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *conn,
-                                 const struct midge_op *op)
+static enum midge_status make_sub(struct midge_shard *shard, struct midge_conn *conn,
+                                  const struct midge_op *op)
 {
     struct midge_broker *broker = shard->broker;
-    const uint64_t table_bytes = midge_sub_table_bytes(&conn->subs);
     enum midge_status status = MIDGE_E_MEMORY;
     struct midge_sub *sub;
 
@@ -64,7 +67,6 @@ static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *c
         return MIDGE_E_MEMORY;
     if (!midge_sub_table_add(&conn->subs, broker->seed, sub))
         goto err_destroy_sub;
-    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - table_bytes));
     status = midge_subindex_insert(broker->index, shard->participant, MIDGE_ACCOUNT_DEFAULT,
                                    op->subject, op->queue, sub, &sub->record);
     if (status != MIDGE_OK)
@@ -79,14 +81,25 @@ err_destroy_sub:
     return status;
 }
 
+static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *conn,
+                                 const struct midge_op *op)
+{
+    const uint64_t table_bytes = midge_sub_table_bytes(&conn->subs);
+    const enum midge_status status = make_sub(shard, conn, op);
+
+    /* Where it failed the table may have changed its size, too. */
+    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - table_bytes));
+    return status;
+}
+
 /* For each new subscription one that a CONNECT dropped leaves. So those that still leave are never
  * more than the connection once had at a time, however fast it goes on with CONNECT and SUB. */
 static void make_way(struct midge_shard *shard, struct midge_conn *conn)
 {
-    uint32_t budget = 1;
+    uint32_t steps = WAY_STEPS;
 
     if (MIDGE_UNLIKELY(conn->old_subs != NULL))
-        (void)midge_conn_purge(shard, conn, &budget);
+        (void)midge_conn_purge(shard, conn, &steps);
 }
 
 void midge_subscribe_sub(struct midge_shard *shard, struct midge_conn *conn,

@@ -183,7 +183,8 @@ Test(drop, nothing_is_delivered_from_the_connect_on)
     cr_assert_gt(indexed(&fixture), SUB_COUNT / 2, "all left in one turn");
     cr_assert_eq(conn->subs.count, 0);
     for (uint32_t i = 0; indexed(&fixture) > 0; i++) {
-        cr_assert_lt(i, SUB_COUNT / MIDGE_PURGE_SUBS_MAX + 10, "they do not leave");
+        cr_assert_lt(i, SUB_COUNT * (MIDGE_PURGE_SUB_STEPS + 16) / MIDGE_PURGE_STEPS_MAX + 10,
+                     "they do not leave");
         publish(&fixture, other);
         publish(&fixture, conn);
         midge_shard_turn(fixture.shard, false);
