@@ -166,7 +166,7 @@ uint64_t midge_broker_memory_bytes(const struct midge_broker *broker)
         if (shard == NULL)
             continue;
         bytes += midge_pool_held_bytes(&shard->pool);
-        bytes += atomic_load_explicit(&shard->sub_bytes, memory_order_relaxed);
+        bytes += atomic_load_explicit(&shard->charged_bytes, memory_order_relaxed);
     }
     return counts.bytes + (bytes > 0 ? (uint64_t)bytes : 0);
 }

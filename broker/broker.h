@@ -85,7 +85,7 @@ void midge_broker_give_slot(struct midge_broker *broker, struct midge_conn *conn
  */
 uint32_t midge_broker_slot_high(const struct midge_broker *broker);
 
-/** Bytes of outboxes, messages, subscriptions and index now. Thread: any. */
+/** Bytes of outboxes, messages, CONNECT options, subscriptions and index now. Thread: any. */
 uint64_t midge_broker_memory_bytes(const struct midge_broker *broker);
 
 /** Open listeners, start the shards, and serve until SIGINT or SIGTERM, which the caller has

@@ -955,8 +955,9 @@ static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
         midge_msg_release(conn->incoming, &shard->pool);
         set_incoming(conn, NULL);
     }
-    end_memory_pick(shard, conn);
+    midge_shard_charge(shard, -(int64_t)midge_connect_bytes(&conn->options));
     midge_connect_deinit(&conn->options);
+    end_memory_pick(shard, conn);
     midge_conn_set_state(conn, MIDGE_CONN_CLOSING, MIDGE_CONN_PURGING);
     midge_shard_conn_closed(shard, conn);
 }
@@ -965,7 +966,7 @@ static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
 
 static void free_sub_cb(void *context, void *object)
 {
-    midge_shard_charge_subs(context, -(int64_t)midge_sub_bytes(object));
+    midge_shard_charge(context, -(int64_t)midge_sub_bytes(object));
     midge_sub_destroy(object);
 }
 
@@ -1004,7 +1005,7 @@ void midge_conn_remove_sub(struct midge_shard *shard, struct midge_conn *conn,
     const uint64_t bytes = midge_sub_table_bytes(&conn->subs);
 
     midge_sub_table_remove(&conn->subs, shard->broker->seed, sub);
-    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - bytes));
+    midge_shard_charge(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - bytes));
     retire_sub(shard, conn, sub);
 }
 
@@ -1037,7 +1038,7 @@ static bool purge_table(struct midge_shard *shard, struct midge_conn *conn,
     }
     if (table->count == 0)
         midge_sub_table_deinit(table);
-    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(table) - bytes));
+    midge_shard_charge(shard, (int64_t)(midge_sub_table_bytes(table) - bytes));
     return table->count == 0;
 }
 
@@ -1049,7 +1050,7 @@ bool midge_conn_purge(struct midge_shard *shard, struct midge_conn *conn, uint32
         if (!purge_table(shard, conn, &old->table, steps))
             return false;
         conn->old_subs = old->next;
-        midge_shard_charge_subs(shard, -(int64_t)sizeof(*old));
+        midge_shard_charge(shard, -(int64_t)sizeof(*old));
         free(old);
     }
     return conn->state != MIDGE_CONN_PURGING || purge_table(shard, conn, &conn->subs, steps);
@@ -1070,7 +1071,7 @@ void midge_conn_drop_subs(struct midge_shard *shard, struct midge_conn *conn)
         midge_conn_close(shard, conn, MIDGE_E_MEMORY);
         return;
     }
-    midge_shard_charge_subs(shard, sizeof(*old));
+    midge_shard_charge(shard, sizeof(*old));
     old->table = conn->subs;
     old->next = conn->old_subs;
     conn->old_subs = old;

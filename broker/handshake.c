@@ -65,11 +65,13 @@ static void apply_options(struct midge_shard *shard, struct midge_conn *conn)
 void midge_handshake_connect(struct midge_shard *shard, struct midge_conn *conn,
                              struct midge_slice json)
 {
+    const uint64_t bytes = midge_connect_bytes(&conn->options);
     enum midge_status status;
 
     conn->auth_at_ns = UINT64_MAX;
     set_first_ping(shard, conn);
     status = midge_connect_merge(&conn->options, json);
+    midge_shard_charge(shard, (int64_t)(midge_connect_bytes(&conn->options) - bytes));
     if (status != MIDGE_OK) {
         midge_trace_parse_error(shard, conn, status);
         midge_conn_close(shard, conn, status);

@@ -450,12 +450,12 @@ static void purge(struct midge_shard *shard)
 
 /* ---- memory ---- */
 
-void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes)
+void midge_shard_charge(struct midge_shard *shard, int64_t bytes)
 {
-    const int64_t before = atomic_load_explicit(&shard->sub_bytes, memory_order_relaxed);
+    const int64_t before = atomic_load_explicit(&shard->charged_bytes, memory_order_relaxed);
 
     /* One writer: no read-modify-write needed. */
-    atomic_store_explicit(&shard->sub_bytes, before + bytes, memory_order_relaxed);
+    atomic_store_explicit(&shard->charged_bytes, before + bytes, memory_order_relaxed);
 }
 
 /* True if max_memory is reached. The index is summed up only when this shard has come to hold a
@@ -466,7 +466,8 @@ static bool is_memory_short(struct midge_shard *shard)
     const uint64_t bytes_max = shard->broker->memory_bytes_max;
     const uint64_t share = bytes_max / MEMORY_STEPS_MIN;
     const int64_t step = share < MEMORY_STEP_BYTES ? (int64_t)share : MEMORY_STEP_BYTES;
-    const int64_t held = midge_pool_held_bytes(&shard->pool);
+    const int64_t held = midge_pool_held_bytes(&shard->pool) +
+                         atomic_load_explicit(&shard->charged_bytes, memory_order_relaxed);
 
     if (held < shard->held_bytes_seen)
         shard->held_bytes_seen = held;
@@ -477,11 +478,16 @@ static bool is_memory_short(struct midge_shard *shard)
     return shard->memory_short;
 }
 
-/* Output and unfinished message of a connection of any shard. Under its outbox lock. */
-static uint64_t held_bytes_of(const struct midge_conn *conn)
+/* Output and unfinished message of a connection of any shard, and what CONNECT said of one of ours.
+ * Under its outbox lock. */
+static uint64_t held_bytes_of(const struct midge_shard *shard, const struct midge_conn *conn)
 {
-    return conn->outbox.pending_bytes +
-           atomic_load_explicit(&conn->incoming_bytes, memory_order_relaxed);
+    uint64_t bytes = conn->outbox.pending_bytes;
+
+    bytes += atomic_load_explicit(&conn->incoming_bytes, memory_order_relaxed);
+    if (midge_conn_owner(conn) == shard)
+        bytes += midge_connect_bytes(&conn->options);
+    return bytes;
 }
 
 /* The connection that holds most, of all shards. @return bytes, 0 if there is none */
@@ -495,7 +501,7 @@ static uint64_t find_largest(struct midge_shard *shard, struct midge_conn_ref *r
         uint32_t generation;
 
         midge_outbox_lock(&conn->outbox);
-        bytes = held_bytes_of(conn);
+        bytes = held_bytes_of(shard, conn);
         generation = conn->outbox.generation;
         midge_outbox_unlock(&conn->outbox);
         if (bytes > largest_bytes) {
@@ -523,7 +529,8 @@ static void check_memory(struct midge_shard *shard)
     conn = &broker->conns[ref.index];
     midge_outbox_lock(&conn->outbox);
     /* It may have gone since we looked. */
-    picked = bytes > 0 && conn->outbox.generation == ref.generation && held_bytes_of(conn) > 0;
+    picked =
+        bytes > 0 && conn->outbox.generation == ref.generation && held_bytes_of(shard, conn) > 0;
     if (picked) {
         conn->outbox.memory_pick = true;
         midge_shard_request_close(shard, conn, MIDGE_E_MEMORY);

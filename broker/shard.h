@@ -79,7 +79,7 @@ struct midge_shard {
     struct midge_listener_state listeners[MIDGE_LISTENERS_MAX];
     uint32_t listener_count;
     bool memory_short;        /* max_memory was reached at the last look */
-    int64_t held_bytes_seen;  /* of the pool, at the last look or less since */
+    int64_t held_bytes_seen;  /* of the pool and charged, at the last look or less since */
     uint64_t trim_seen_bytes; /* released_bytes of the pool when the time below was set */
     uint64_t trim_at_ns;      /* free pages go back to the system then, if nothing happens before */
     uint64_t accept_at_ns;    /* accept is tried again then; UINT64_MAX = it runs */
@@ -101,7 +101,8 @@ struct midge_shard {
 
     /* One writer, any reader. */
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_stats stats;
-    _Atomic int64_t sub_bytes; /* of subscriptions and their tables, those not yet freed included */
+    /* Of subscriptions, their tables, and what CONNECT said; those not yet freed included. */
+    _Atomic int64_t charged_bytes;
 };
 
 /**
@@ -159,8 +160,9 @@ void midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uin
 void midge_shard_request_close(struct midge_shard *shard, struct midge_conn *conn,
                                enum midge_status status);
 
-/** Charge memory of subscriptions, or give it back (negative). Thread: shard. */
-void midge_shard_charge_subs(struct midge_shard *shard, int64_t bytes);
+/** Charge memory that is not of the pool or the index, or give it back (negative). Thread: shard.
+ */
+void midge_shard_charge(struct midge_shard *shard, int64_t bytes);
 
 /** Remember a connection of which subscriptions are to leave the index; no turn sleeps before they
  * have. Thread: shard. */

@@ -71,7 +71,7 @@ static enum midge_status make_sub(struct midge_shard *shard, struct midge_conn *
                                    op->subject, op->queue, sub, &sub->record);
     if (status != MIDGE_OK)
         goto err_remove_from_table;
-    midge_shard_charge_subs(shard, midge_sub_bytes(sub));
+    midge_shard_charge(shard, midge_sub_bytes(sub));
     return MIDGE_OK;
 
 err_remove_from_table:
@@ -88,7 +88,7 @@ static enum midge_status add_sub(struct midge_shard *shard, struct midge_conn *c
     const enum midge_status status = make_sub(shard, conn, op);
 
     /* Where it failed the table may have changed its size, too. */
-    midge_shard_charge_subs(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - table_bytes));
+    midge_shard_charge(shard, (int64_t)(midge_sub_table_bytes(&conn->subs) - table_bytes));
     return status;
 }
 

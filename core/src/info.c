@@ -15,6 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What malloc adds to a block, about: its header and rounding to 16 bytes. */
+#define ALLOCATION_LEN 16u
+
 /* Fields whose value is a string that we keep. */
 enum text_field {
     TEXT_USER = 0,
@@ -262,6 +265,19 @@ void midge_connect_deinit(struct midge_connect *connect)
         text_free(*text);
         *text = NULL;
     }
+}
+
+uint64_t midge_connect_bytes(const struct midge_connect *connect)
+{
+    const char *const texts[TEXT_COUNT] = {connect->user, connect->pass, connect->auth_token,
+                                           connect->name, connect->lang, connect->version};
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < TEXT_COUNT; i++) {
+        if (texts[i] != NULL)
+            bytes += strlen(texts[i]) + 1 + ALLOCATION_LEN;
+    }
+    return bytes;
 }
 
 /* An integer as Go's int; false if it has a fraction or an exponent or is too large. What is beyond

@@ -64,6 +64,9 @@ void midge_connect_init(struct midge_connect *connect);
 /** Free the strings; secrets are wiped first. */
 void midge_connect_deinit(struct midge_connect *connect);
 
+/** What the strings cost, the allocator's share included. Cost: linear in them. */
+uint64_t midge_connect_bytes(const struct midge_connect *connect);
+
 /**
  * Merge one CONNECT object: keys in any case, unknown keys ignored, later duplicates win, null
  * leaves the old value, bytes of strings that are not UTF-8 become U+FFFD as in Go. A U+0000 in a

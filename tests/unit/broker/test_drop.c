@@ -61,7 +61,7 @@ static void stop(struct fixture *fixture)
         midge_shard_turn(fixture->shard, false);
         midge_sim_advance(fixture->sim, 100 * NS_PER_MS);
     }
-    cr_assert_eq(fixture->shard->sub_bytes, 0);
+    cr_assert_eq(fixture->shard->charged_bytes, 0);
     midge_shard_destroy(fixture->shard);
     midge_sim_destroy(fixture->sim);
     midge_broker_deinit(&fixture->broker);
@@ -157,7 +157,7 @@ static int64_t held_bytes(const struct fixture *fixture)
     struct midge_subindex_counts counts;
 
     midge_subindex_counts(fixture->broker.index, &counts);
-    return (int64_t)counts.bytes + fixture->shard->sub_bytes;
+    return (int64_t)counts.bytes + fixture->shard->charged_bytes;
 }
 
 static uint64_t out_msgs(const struct fixture *fixture)

@@ -137,7 +137,7 @@ static void check(struct fixture *fixture)
     cr_assert_eq(midge_stats_read(&stats->out_msgs),
                  midge_stats_read(&stats->delivered) + midge_stats_read(&stats->discarded));
     cr_assert_eq(midge_stats_read(&stats->connects), midge_stats_read(&stats->disconnects));
-    cr_assert_eq(fixture->shard->sub_bytes, 0);
+    cr_assert_eq(fixture->shard->charged_bytes, 0);
     midge_spares_deinit(&fixture->shard->spares, &fixture->shard->pool);
     cr_assert_eq(midge_pool_held_bytes(&fixture->shard->pool), 0);
 }

@@ -360,6 +360,57 @@ Test(pressure, memory_comes_back_when_subscriptions_leave)
     stop(&fixture);
 }
 
+/* A second CONNECT with a name of so many bytes that are no characters: each becomes three. */
+static void rename_peer(struct fixture *fixture, uint32_t peer, uint32_t len)
+{
+    char line[4096] = "CONNECT {\"name\":\"";
+    const size_t head_len = strlen(line);
+
+    memset(line + head_len, 0xff, len);
+    memcpy(line + head_len + len, "\"}\r\n", sizeof("\"}\r\n"));
+    write_text(fixture, peer, line);
+    (void)drain(fixture, peer);
+}
+
+Test(pressure, what_connect_said_counts_until_it_is_replaced_or_the_connection_ends)
+{
+    struct fixture fixture;
+    int64_t before;
+    uint32_t peer;
+
+    prepare(&fixture);
+    start(&fixture);
+    before = fixture.shard->charged_bytes;
+    peer = join(&fixture, "");
+    rename_peer(&fixture, peer, 3900);
+    cr_assert_geq(fixture.shard->charged_bytes, before + 3 * 3900);
+    cr_assert_geq(midge_broker_memory_bytes(&fixture.broker), 3 * 3900);
+    rename_peer(&fixture, peer, 10);
+    cr_assert_leq(fixture.shard->charged_bytes, before + 100);
+    rename_peer(&fixture, peer, 3900);
+    midge_sim_peer_close(fixture.sim, peer);
+    settle(&fixture);
+    cr_assert_eq(fixture.shard->charged_bytes, before);
+    stop(&fixture);
+}
+
+Test(pressure, what_connect_said_is_bounded_by_max_memory)
+{
+    struct fixture fixture;
+    uint32_t modest;
+
+    prepare(&fixture);
+    fixture.config.memory_bytes_max = 512 << 10;
+    start(&fixture);
+    modest = join(&fixture, "");
+    for (uint32_t i = 0; i < 60; i++)
+        rename_peer(&fixture, join(&fixture, ""), 3900);
+    cr_assert_leq(midge_broker_memory_bytes(&fixture.broker), 512 << 10);
+    cr_assert_gt(midge_stats_read(&fixture.shard->stats.memory_closed), 0);
+    cr_assert(is_open(&fixture, modest), "closed for the memory of another one");
+    stop(&fixture);
+}
+
 Test(pressure, those_that_are_closing_are_closed_first_when_memory_is_short)
 {
     struct fixture fixture;

@@ -233,6 +233,24 @@ Test(connect, a_second_connect_keeps_what_it_does_not_name)
     midge_connect_deinit(&connect);
 }
 
+Test(connect, bytes_are_those_of_the_strings_that_are_kept)
+{
+    struct midge_connect connect;
+    uint64_t bytes;
+
+    midge_connect_init(&connect);
+    cr_expect_eq(midge_connect_bytes(&connect), 0);
+    cr_assert_eq(merge(&connect, L("{\"name\":\"1234567890\",\"protocol\":1}")), MIDGE_OK);
+    bytes = midge_connect_bytes(&connect);
+    cr_expect_geq(bytes, 11);
+    cr_assert_eq(merge(&connect, L("{\"pass\":\"1234567890\",\"jwt\":\"not kept\"}")), MIDGE_OK);
+    cr_expect_eq(midge_connect_bytes(&connect), 2 * bytes);
+    cr_assert_eq(merge(&connect, L("{\"name\":\"\",\"pass\":\"\\ud800234567\"}")), MIDGE_OK);
+    cr_expect_eq(midge_connect_bytes(&connect), bytes - 1);
+    midge_connect_deinit(&connect);
+    cr_expect_eq(midge_connect_bytes(&connect), 0);
+}
+
 Test(connect, keys_are_matched_in_any_case)
 {
     expect_verbose(L("{\"VERBOSE\":false}"), false);
