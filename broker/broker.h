@@ -58,6 +58,8 @@ struct midge_broker {
     _Atomic bool accept_waits;         /* a shard found no descriptor; cleared when one came free */
     _Atomic bool memory_picking;       /* a connection is being closed because of max_memory */
     _Atomic bool stopping;
+    _Atomic uint32_t
+        stopped_count; /* shards that have seen it: they send nothing to others any more */
 };
 
 /**

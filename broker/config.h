@@ -80,9 +80,10 @@ struct midge_config {
     bool trace_verbose;
 
     /* Ours. */
-    uint32_t threads; /* shards, 1 .. MIDGE_SHARDS_MAX */
-    uint32_t spin_us; /* MIDGE_SPIN_AUTO = calibrated */
-    uint32_t io_kind; /* enum midge_ring_kind, from --io auto|io_uring|epoll */
+    uint32_t threads;    /* shards, 1 .. MIDGE_SHARDS_MAX */
+    uint32_t move_turns; /* for tests: a connection moves every so many turns; 0 = never */
+    uint32_t spin_us;    /* MIDGE_SPIN_AUTO = calibrated */
+    uint32_t io_kind;    /* enum midge_ring_kind, from --io auto|io_uring|epoll */
     bool ignore_unsupported;
 
     enum midge_config_action action;

@@ -92,6 +92,18 @@ static void apply_threads(struct midge_config_load *load, const char *name, cons
         midge_config_set_threads(load, NULL, name, count);
 }
 
+static void apply_move_turns(struct midge_config_load *load, const char *name, const char *text)
+{
+    int64_t turns;
+
+    if (!want_number(load, name, text, &turns))
+        return;
+    if (turns < 0 || turns > UINT32_MAX)
+        midge_config_error(load, NULL, "%s: between 0 and %u turns", name, UINT32_MAX);
+    else
+        load->config->move_turns = (uint32_t)turns;
+}
+
 static void apply_spin(struct midge_config_load *load, const char *name, const char *text)
 {
     int64_t spin_us;
@@ -201,6 +213,7 @@ static const struct midge_config_flag flags[] = {
     {.name = "threads", .kind = FLAG_CALL, .apply_cb = apply_threads},
     {.name = "spin_us", .kind = FLAG_CALL, .apply_cb = apply_spin},
     {.name = "io", .kind = FLAG_CALL, .apply_cb = apply_io},
+    {.name = "move_turns", .kind = FLAG_CALL, .apply_cb = apply_move_turns},
     {.name = "max_memory", .kind = FLAG_CALL, .apply_cb = apply_memory},
     {.name = "ignore_unsupported", .kind = FLAG_IGNORE},
     {.name = "v", .kind = FLAG_VERSION},
@@ -267,6 +280,8 @@ void midge_config_print_help(FILE *out)
         "Speed and size:\n"
         "      --threads N             threads that serve connections (default: auto, now 1)\n"
         "      --spin-us N             microseconds to spin before sleep (default: auto)\n"
+        "      --move-turns N          for tests: move a connection to another thread every N "
+        "turns\n"
         "      --io auto|io_uring|epoll\n"
         "                              how to talk to the kernel (default: auto)\n"
         "      --max-memory BYTES      for all messages and subscriptions (default: half of "

@@ -167,7 +167,7 @@ static void finish_flush(struct midge_shard *shard, const struct midge_flush_res
 
 static void arm_poll(struct midge_shard *shard, struct midge_conn *conn)
 {
-    if (conn->poll_armed)
+    if (conn->poll_armed || conn->move_to != NULL)
         return;
     conn->poll_armed = true;
     midge_ring_poll_out(shard->ring, conn->fd, handle_of(conn));
@@ -239,6 +239,32 @@ static void flush_shared(struct midge_shard *shard, struct midge_conn *conn, str
     midge_outbox_unlock(&conn->outbox);
 }
 
+/* Give the connection to the shard that it moves to, if nothing of it is under way here any more.
+ * @return true if it is gone */
+static bool leave(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct midge_shard *to = conn->move_to;
+    bool queued;
+
+    if (conn->recv_armed || conn->poll_armed || conn->send_submitted)
+        return false;
+    MIDGE_ASSERT(conn->state == MIDGE_CONN_OPEN && !conn->paused && !conn->rearm_queued);
+    midge_outbox_lock(&conn->outbox);
+    /* What was asked of us is done first: its link in the inbox is needed for the way. */
+    queued = conn->outbox.queued;
+    if (!queued) {
+        atomic_store_explicit(&conn->owner, NULL, memory_order_relaxed);
+        conn->outbox.shared = false; /* perhaps those that it talks to are there already */
+    }
+    midge_outbox_unlock(&conn->outbox);
+    if (queued)
+        return false;
+    midge_timers_clear(&shard->timers, &conn->timer);
+    midge_ring_release(shard->ring, conn->fd);
+    midge_shard_send_away(shard, to, conn);
+    return true;
+}
+
 void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
 {
     struct iovec pieces[MIDGE_RING_IOV_MAX];
@@ -247,6 +273,8 @@ void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
     if (conn->state == MIDGE_CONN_CLOSING)
         finish_closing(shard, conn);
     if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
+        return;
+    if (MIDGE_UNLIKELY(conn->move_to != NULL) && leave(shard, conn))
         return;
     flush = gather(shard, conn, pieces);
     if (flush.piece_count == 0) {
@@ -277,8 +305,9 @@ void midge_conn_on_sent(struct midge_shard *shard, struct midge_conn *conn, int6
 
     MIDGE_ASSERT(conn->send_submitted);
     conn->send_submitted = false;
-    if (settle(shard, conn, sent_of(conn->send_asked, sent), &pending) &&
-        (pending > 0 || conn->state == MIDGE_CONN_FLUSHING))
+    if ((settle(shard, conn, sent_of(conn->send_asked, sent), &pending) &&
+         (pending > 0 || conn->state == MIDGE_CONN_FLUSHING)) ||
+        conn->move_to != NULL)
         midge_shard_mark_dirty(shard, conn);
 }
 
@@ -359,8 +388,11 @@ static void on_poll_out(struct midge_shard *shard, struct midge_conn *conn, int 
     if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
         return;
     if (res == -ECANCELED) {
-        /* The cancel was meant for recv (back-pressure): the poll is still wanted. */
+        /* The cancel was meant for recv (back-pressure): the poll is still wanted, here or where
+         * the connection goes. */
         arm_poll(shard, conn);
+        if (conn->move_to != NULL)
+            midge_shard_mark_dirty(shard, conn);
         return;
     }
     midge_outbox_lock(&conn->outbox);
@@ -554,6 +586,10 @@ static void on_recv(struct midge_shard *shard, struct midge_conn *conn,
                event->res != -EINTR) {
         midge_conn_close(shard, conn, MIDGE_E_READ);
     }
+    if (MIDGE_UNLIKELY(conn->move_to != NULL) && !conn->recv_armed) {
+        midge_shard_mark_dirty(shard, conn);
+        return;
+    }
     /* Bytes that ended the connection may have ended recv, too: FLUSHING reads on, as above. */
     if (!conn->recv_armed && ((conn->state == MIDGE_CONN_OPEN && !conn->paused) ||
                               (conn->state == MIDGE_CONN_FLUSHING && event->res > 0)))
@@ -581,6 +617,65 @@ void midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
     }
 }
 
+/* ---- moving ---- */
+
+void midge_conn_move(struct midge_shard *shard, struct midge_conn *conn, struct midge_shard *to)
+{
+    if (conn->state != MIDGE_CONN_OPEN || conn->paused || conn->move_to != NULL || to == shard)
+        return;
+    conn->move_to = to;
+    if (conn->recv_armed || conn->poll_armed)
+        midge_ring_cancel(shard->ring, conn->fd, handle_of(conn));
+    midge_shard_mark_dirty(shard, conn);
+}
+
+/* It does not go away after all: what was not armed for it is armed here. */
+static void stay(struct midge_shard *shard, struct midge_conn *conn)
+{
+    bool blocked;
+
+    if (conn->move_to == NULL)
+        return;
+    conn->move_to = NULL;
+    midge_outbox_lock(&conn->outbox);
+    blocked = conn->outbox.blocked;
+    midge_outbox_unlock(&conn->outbox);
+    if (blocked)
+        arm_poll(shard, conn);
+    if (!conn->recv_armed)
+        midge_shard_mark_rearm(shard, conn);
+}
+
+void midge_conn_arrive(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct midge_outbox *outbox = &conn->outbox;
+    bool blocked;
+
+    MIDGE_ASSERT(conn->state == MIDGE_CONN_OPEN);
+    midge_outbox_lock(outbox);
+    MIDGE_ASSERT(midge_conn_owner(conn) == NULL && !outbox->queued);
+    atomic_store_explicit(&conn->owner, shard, memory_order_relaxed);
+    blocked = outbox->blocked;
+    /* What was asked while nobody could look. */
+    if (outbox->requests != 0)
+        midge_shard_request(shard, conn, 0);
+    midge_outbox_unlock(outbox);
+    conn->move_to = NULL;
+    midge_stats_add(&shard->stats.moves, 1);
+    midge_conn_log(shard, conn, MIDGE_LOG_DEBUG, "Client connection moved to thread %u",
+                   shard->index);
+    if (midge_ring_adopt(shard->ring, conn->fd, handle_of(conn)) != 0) {
+        midge_conn_close(shard, conn, MIDGE_E_READ);
+        return;
+    }
+    midge_conn_set_timer(shard, conn);
+    midge_shard_mark_rearm(shard, conn);
+    if (blocked)
+        arm_poll(shard, conn);
+    else
+        midge_shard_mark_dirty(shard, conn);
+}
+
 /* ---- back-pressure ---- */
 
 void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
@@ -592,6 +687,7 @@ void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
     if (conn->pause == NULL)
         return; /* goes on publishing: max_pending still bounds what it can fill */
     *conn->pause = *pause;
+    stay(shard, conn);
     conn->paused = true;
     conn->next_paused = shard->paused;
     shard->paused = conn;
@@ -733,7 +829,7 @@ void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, u
         arm_poll(shard, conn);
         midge_conn_set_timer(shard, conn);
     }
-    if ((requests & MIDGE_REQUEST_FLUSH) != 0)
+    if ((requests & MIDGE_REQUEST_FLUSH) != 0 || conn->move_to != NULL)
         midge_shard_mark_dirty(shard, conn);
 }
 
@@ -784,6 +880,7 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     MIDGE_ASSERT(conn->old_subs == NULL);
     MIDGE_ASSERT(conn->subs.slots == NULL);
     conn->close_status = MIDGE_OK;
+    conn->move_to = NULL;
     midge_connect_init(&conn->options);
     midge_outbox_init(&conn->outbox, conn->generation, config->pending_bytes_max);
     midge_outbox_lock(&conn->outbox);
@@ -901,6 +998,7 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
         midge_conn_send_err(shard, conn, midge_slice_text(text));
     refuse_appends(shard, conn);
     midge_conn_resume(shard, conn);
+    stay(shard, conn);
     if (conn->state != MIDGE_CONN_FLUSHING)
         return; /* found no memory for the -ERR: closing already */
     if (is_hard(status)) {

@@ -122,12 +122,15 @@ struct midge_conn {
     char ip[48]; /* as cid; likewise port and is_unix */
     uint16_t port;
     enum midge_status close_status;
+    struct midge_shard *move_to; /* it goes there when its operations have ended; NULL = it stays */
 
     /* Any shard: under the outbox lock, and the link of the owner's inbox. */
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_outbox outbox;
     struct midge_sub *expired; /* outbox lock: subscriptions that reached max */
-    /* Changed by the owner under the outbox lock, to NULL by the last one: who reads its own shard
-     * here is right without the lock, who reads another one knows nothing yet. */
+    /* Changed under the outbox lock: from the owner to NULL by the owner, when the slot is free or
+     * the connection is on its way to another shard, and from NULL by the shard that takes it. So
+     * who reads its own shard here is right without the lock; who reads another one knows nothing
+     * yet. */
     _Atomic(struct midge_shard *) owner;
     struct midge_conn *next_request; /* owner's inbox */
 };
@@ -159,6 +162,13 @@ void midge_conn_flush_foreign(struct midge_shard *shard, struct midge_conn *conn
 
 /** Have the owner send what this shard has appended. Thread: shard, any but the owner. */
 void midge_conn_hand_over(struct midge_shard *shard, struct midge_conn *conn, uint32_t generation);
+
+/** Have another shard read this connection, once its operations have ended here; nothing happens if
+ * it is closing, held back, or on its way already. Thread: shard (owner). */
+void midge_conn_move(struct midge_shard *shard, struct midge_conn *conn, struct midge_shard *to);
+
+/** Take a connection that another shard has let go of. Thread: shard. */
+void midge_conn_arrive(struct midge_shard *shard, struct midge_conn *conn);
 
 /** The shard that reads this connection, or NULL; see the field. Thread: any. */
 static inline struct midge_shard *midge_conn_owner(const struct midge_conn *conn)

@@ -137,7 +137,8 @@ void midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uin
     struct midge_conn *first;
 
     conn->outbox.requests |= (uint16_t)requests;
-    if (conn->outbox.queued)
+    /* On its way to another shard: that one looks when it takes it. */
+    if (conn->outbox.queued || owner == NULL)
         return;
     conn->outbox.queued = true;
     first = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
@@ -297,13 +298,17 @@ static struct midge_shard *shard_with_fewest(struct midge_shard *shard)
     return best;
 }
 
-/* Give a free slot with its descriptor to another shard. */
-static void send_away(struct midge_shard *shard, struct midge_shard *to, struct midge_conn *conn,
-                      int fd)
+void midge_shard_send_away(struct midge_shard *shard, struct midge_shard *to,
+                           struct midge_conn *conn)
 {
     struct midge_conn *first = atomic_load_explicit(&to->arrivals, memory_order_relaxed);
 
-    conn->fd = fd;
+    if (conn->state != MIDGE_CONN_FREE) {
+        MIDGE_ASSERT(shard->conn_count > 0);
+        shard->conn_count--;
+        atomic_fetch_sub_explicit(&shard->load, 1, memory_order_relaxed);
+    }
+    atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
     do {
         conn->next_request = first;
         /* Release pairs with the acquire in take_arrivals(): the slot as we leave it. */
@@ -320,6 +325,21 @@ static struct midge_conn *take_arrivals(struct midge_shard *shard)
     return atomic_exchange_explicit(&shard->arrivals, NULL, memory_order_acquire);
 }
 
+/* For tests: connections move though there is no reason. */
+static void move_by_chance(struct midge_shard *shard)
+{
+    struct midge_broker *broker = shard->broker;
+    const uint32_t high = midge_broker_slot_high(broker);
+    const uint64_t random = midge_ring_random(shard->ring);
+    struct midge_conn *conn;
+
+    if (high == 0 || shard->stop_seen)
+        return;
+    conn = &broker->conns[(random & UINT32_MAX) % high];
+    if (midge_conn_owner(conn) == shard)
+        midge_conn_move(shard, conn, broker->shards[(random >> 32) % broker->shard_count]);
+}
+
 static void open_arrivals(struct midge_shard *shard)
 {
     struct midge_conn *conn = take_arrivals(shard);
@@ -328,7 +348,10 @@ static void open_arrivals(struct midge_shard *shard)
         struct midge_conn *next = conn->next_request;
 
         shard->conn_count++;
-        midge_conn_open(shard, conn, conn->fd);
+        if (conn->state == MIDGE_CONN_FREE)
+            midge_conn_open(shard, conn, conn->fd);
+        else
+            midge_conn_arrive(shard, conn);
         if (shard->stop_seen)
             midge_conn_close(shard, conn, MIDGE_E_SHUTDOWN);
         conn = next;
@@ -361,11 +384,12 @@ static void on_accept(struct midge_shard *shard, const struct midge_ring_event *
         return;
     }
     to = shard_with_fewest(shard);
-    atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
     if (to != shard) {
-        send_away(shard, to, conn, event->res);
+        conn->fd = event->res;
+        midge_shard_send_away(shard, to, conn);
         return;
     }
+    atomic_fetch_add_explicit(&shard->load, 1, memory_order_relaxed);
     shard->conn_count++;
     midge_conn_open(shard, conn, event->res);
 }
@@ -604,8 +628,8 @@ static void rearm_recvs(struct midge_shard *shard)
         if (conn == NULL)
             continue;
         conn->rearm_queued = false;
-        wanted =
-            (conn->state == MIDGE_CONN_OPEN && !conn->paused) || conn->state == MIDGE_CONN_FLUSHING;
+        wanted = (conn->state == MIDGE_CONN_OPEN && !conn->paused && conn->move_to == NULL) ||
+                 conn->state == MIDGE_CONN_FLUSHING;
         if (!wanted || conn->recv_armed)
             continue;
         conn->recv_armed = true;
@@ -652,12 +676,14 @@ static void flush_dirty(struct midge_shard *shard)
         struct midge_conn *conn = &shard->broker->conns[ref.index];
         const struct midge_shard *owner = midge_conn_owner(conn);
 
-        if (owner != shard && owner != NULL) {
-            shard->foreign_counts[owner->index]++;
-            shard->dirty.refs[foreign_count++] = ref;
-        } else if (owner == shard && conn->generation == ref.generation) {
-            midge_conn_flush(shard, conn);
+        if (owner == shard) {
+            if (conn->generation == ref.generation)
+                midge_conn_flush(shard, conn);
+            continue;
         }
+        if (owner != NULL)
+            shard->foreign_counts[owner->index]++;
+        shard->dirty.refs[foreign_count++] = ref;
     }
     if (MIDGE_UNLIKELY(foreign_count > 0))
         flush_foreign(shard, foreign_count);
@@ -742,6 +768,9 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
     fire_timers(shard);
     rearm_accept(shard);
     open_arrivals(shard);
+    if (MIDGE_UNLIKELY(shard->config->move_turns > 0) &&
+        shard->turn % shard->config->move_turns == 0)
+        move_by_chance(shard);
     check_memory(shard);
     take_requests(shard);
     look_at_paused(shard);
@@ -753,7 +782,10 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
 
 void midge_shard_run(struct midge_shard *shard)
 {
-    while (!shard->stop_seen || !midge_shard_is_idle(shard))
+    /* Until all have seen the end, one of them may still send a connection here. */
+    while (!midge_shard_is_idle(shard) ||
+           atomic_load_explicit(&shard->broker->stopped_count, memory_order_acquire) <
+               shard->broker->shard_count)
         midge_shard_turn(shard, true);
     midge_shard_leave(shard);
 }
@@ -843,6 +875,8 @@ void midge_shard_stop(struct midge_shard *shard)
     if (shard->stop_seen)
         return;
     shard->stop_seen = true;
+    /* Release pairs with the acquire in midge_shard_run(): what we sent away before is there. */
+    atomic_fetch_add_explicit(&shard->broker->stopped_count, 1, memory_order_release);
     for (uint32_t i = 0; i < shard->listener_count; i++) {
         shard->listeners[i].wants_arm = false;
         if (shard->listeners[i].armed)

@@ -160,6 +160,11 @@ void midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uin
 void midge_shard_request_close(struct midge_shard *shard, struct midge_conn *conn,
                                enum midge_status status);
 
+/** Give a slot that nobody owns to another shard: a fresh one with its descriptor, or a connection
+ * that moves. Thread: shard. */
+void midge_shard_send_away(struct midge_shard *shard, struct midge_shard *to,
+                           struct midge_conn *conn);
+
 /** Charge memory that is not of the pool or the index, or give it back (negative). Thread: shard.
  */
 void midge_shard_charge(struct midge_shard *shard, int64_t bytes);

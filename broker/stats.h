@@ -37,6 +37,7 @@
     X(auth_errors, "connections closed for their credentials")                                     \
     X(memory_closed, "connections closed by max_memory")                                           \
     X(stalls, "times a publisher was not read because every recipient was behind")                 \
+    X(moves, "connections that came from another thread")                                          \
     X(turns, "loop turns")
 
 struct midge_stats {

@@ -82,7 +82,7 @@ class Broker:
     ):
         self.folder = tempfile.TemporaryDirectory(prefix="midge-hostile-")
         self.log_path = Path(self.folder.name) / "stderr"
-        command = [find_broker(), "-p", "-1", "--threads", os.environ.get("MIDGE_THREADS", "1"), *arguments]
+        command = [find_broker(), "-p", "-1", *os.environ.get("MIDGE_FLAGS", "").split(), *arguments]
         if config:
             config_path = Path(self.folder.name) / "server.conf"
             config_path.write_text(config + "\n", encoding="utf-8")

@@ -41,8 +41,8 @@ class Server:
         config_path = Path(self.folder.name) / "server.conf"
         config_path.write_text(config + "\n", encoding="utf-8")
         command = [program, "-a", "127.0.0.1", "-p", "-1", "-c", str(config_path)]
-        if "MIDGE_THREADS" in os.environ:
-            command += ["--threads", os.environ["MIDGE_THREADS"]]
+        if program == os.environ.get("MIDGE_SERVER"):
+            command += os.environ.get("MIDGE_FLAGS", "").split()
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.port = None

@@ -141,6 +141,14 @@ int midge_ring_adopt(struct midge_ring *ring, int fd, struct midge_handle handle
     return ring->ops->adopt(ring, fd, handle);
 }
 
+void midge_ring_release(struct midge_ring *ring, int fd)
+{
+    assert_owner(ring);
+    MIDGE_ASSERT(fd >= 0);
+    if (ring->ops->release != NULL)
+        ring->ops->release(ring, fd);
+}
+
 void midge_ring_accept(struct midge_ring *ring, int listener_fd, struct midge_handle handle)
 {
     assert_owner(ring);

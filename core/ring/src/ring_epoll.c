@@ -208,7 +208,7 @@ static void epoll_cancel(struct midge_ring *ring, int fd, struct midge_handle ha
     mark_dirty(epoll_of(ring), fd);
 }
 
-static void epoll_ring_close(struct midge_ring *ring, int fd)
+static void epoll_release(struct midge_ring *ring, int fd)
 {
     struct epoll_ring *epoll_ring = epoll_of(ring);
     struct descriptor *descriptor = descriptor_at(epoll_ring, fd);
@@ -219,6 +219,11 @@ static void epoll_ring_close(struct midge_ring *ring, int fd)
         (void)epoll_ctl(epoll_ring->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     descriptor->watched = 0;
     descriptor->is_cancelled = false;
+}
+
+static void epoll_ring_close(struct midge_ring *ring, int fd)
+{
+    epoll_release(ring, fd);
     (void)close(fd); /* Linux frees the number whatever close() answers: close(2), NOTES */
 }
 
@@ -542,6 +547,7 @@ static const struct midge_ring_ops epoll_ops = {
     .kind = MIDGE_RING_KIND_EPOLL,
     .destroy = epoll_destroy,
     .adopt = epoll_adopt,
+    .release = epoll_release,
     .accept = epoll_accept,
     .recv = epoll_recv,
     .send = epoll_send,

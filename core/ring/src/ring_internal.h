@@ -52,6 +52,7 @@ struct midge_ring_ops {
     enum midge_ring_kind kind;
     void (*destroy)(struct midge_ring *ring); /* frees the ring itself as well */
     int (*adopt)(struct midge_ring *ring, int fd, struct midge_handle handle);
+    void (*release)(struct midge_ring *ring, int fd); /* NULL = nothing to do */
     void (*accept)(struct midge_ring *ring, int listener_fd, struct midge_handle handle);
     void (*recv)(struct midge_ring *ring, int fd, struct midge_handle handle);
     void (*send)(struct midge_ring *ring, int fd, struct midge_handle handle,

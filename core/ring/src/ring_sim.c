@@ -637,15 +637,28 @@ static void sim_shutdown(struct midge_ring *base, int fd, int how)
         entry->link->ring_deaf = true;
 }
 
+/* Closed or released before the last event of an operation was taken, or under a send. */
+static void assert_at_rest(const struct sim_fd *entry)
+{
+    MIDGE_ASSERT(entry->input.state == SIM_OP_IDLE);
+    MIDGE_ASSERT(entry->output.state == SIM_OP_IDLE);
+    MIDGE_ASSERT(entry->send.state == SIM_SEND_NONE);
+}
+
+static void sim_release(struct midge_ring *base, int fd)
+{
+    struct sim_fd *entry = adopted_get(sim_ring_of(base), fd);
+
+    assert_at_rest(entry);
+    entry->ring = NULL;
+}
+
 static void sim_close(struct midge_ring *base, int fd)
 {
     struct sim_ring *ring = sim_ring_of(base);
     const struct sim_fd *entry = midge_sim_fd_get(ring->sim, fd);
 
-    /* Closed before the last event of an operation was taken, or under a send. */
-    MIDGE_ASSERT(entry->input.state == SIM_OP_IDLE);
-    MIDGE_ASSERT(entry->output.state == SIM_OP_IDLE);
-    MIDGE_ASSERT(entry->send.state == SIM_SEND_NONE);
+    assert_at_rest(entry);
     note_fd(ring->sim, MIDGE_SIM_CLOSED, entry, NO_HANDLE, 0);
     midge_sim_fd_close(ring->sim, fd);
 }
@@ -886,6 +899,7 @@ static const struct midge_ring_ops SIM_OPS = {
     .kind = MIDGE_RING_KIND_SIM,
     .destroy = sim_destroy,
     .adopt = sim_adopt,
+    .release = sim_release,
     .accept = sim_accept,
     .recv = sim_recv,
     .send = sim_send,
