@@ -112,8 +112,8 @@ const char *midge_ring_kind_name(enum midge_ring_kind kind);
  * per accepted descriptor, before its first operation. @return 0 or -errno. */
 MIDGE_MUST_CHECK int midge_ring_adopt(struct midge_ring *ring, int fd, struct midge_handle handle);
 
-/** Let go of an adopted descriptor, so that another ring may adopt it. All operations on it must have
- * sent their last event, and no send may be under way. */
+/** Let go of an adopted descriptor, so that another ring may adopt it. All operations on it must
+ * have sent their last event, and no send may be under way. */
 void midge_ring_release(struct midge_ring *ring, int fd);
 
 /** Accept connections until cancelled or until an event says more = false (EMFILE ends it: re-arm
