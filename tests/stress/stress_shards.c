@@ -1,0 +1,704 @@
+/*
+ * Several shards in one broker: what each client must get, whichever shards the others are on.
+ *
+ * Method: three shards, each with its own ring, thread and listening port, so that a client chooses
+ * its shard; clients are threads with blocking sockets, on which a lost message is a timeout. Every
+ * case ends with a stop of all shards and with their accounts: deliveries, connections, memory.
+ *
+ * Usage: stress_shards [case [seed [auto|epoll]]]; no case, or `all`: every one.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "shard.h"
+
+#define SHARDS      3u
+#define PATIENCE_S  20u  /* for one read or write of a client */
+#define ALARM_S     240u /* for the whole program */
+#define ACTORS_MAX  32u
+#define PEER_CAP    (1u << 17)
+#define PAYLOAD_MAX 40000u
+#define STAMP_LEN   12u /* of a payload: publisher and number */
+
+/* ---- failing ---- */
+
+/* What runs, for the message of a failure. */
+struct scene {
+    const char *name;
+    const char *kind;
+    uint64_t seed;
+};
+
+static MIDGE_PRINTF(2, 3) _Noreturn void fail(const struct scene *scene, const char *format, ...)
+{
+    va_list args;
+
+    (void)fprintf(stderr, "stress_shards %s %" PRIu64 " %s: ", scene->name, scene->seed,
+                  scene->kind);
+    va_start(args, format);
+    (void)vfprintf(stderr, format, args);
+    va_end(args);
+    (void)fputc('\n', stderr);
+    (void)fflush(NULL);
+    _exit(1); /* other threads go on: no handlers */
+}
+
+#define CHECK(scene, condition, ...)                                                               \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            fail(scene, __VA_ARGS__);                                                              \
+    } while (0)
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+static uint32_t random_below(uint64_t *state, uint32_t bound)
+{
+    return (uint32_t)((next_random(state) >> 16) % bound);
+}
+
+static void pause_us(uint32_t us)
+{
+    const struct timespec pause = {.tv_sec = us / 1000000, .tv_nsec = (long)(us % 1000000) * 1000};
+
+    (void)nanosleep(&pause, NULL);
+}
+
+/* ---- the broker ---- */
+
+struct rig {
+    struct scene scene;
+    struct midge_config config;
+    struct midge_broker broker;
+    struct midge_log *log;
+    enum midge_ring_kind kind;
+    uint64_t empty_bytes; /* memory before the first connection */
+    pthread_barrier_t made;
+    struct rig_shard {
+        struct rig *rig;
+        uint16_t index;
+        int listener_fd;
+        uint16_t port;
+        struct midge_shard *shard;
+        pthread_t thread;
+    } shards[SHARDS];
+};
+
+static void open_listener(struct rig_shard *mine)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t len = sizeof(address);
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    mine->listener_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(&mine->rig->scene,
+          mine->listener_fd >= 0 &&
+              bind(mine->listener_fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+              listen(mine->listener_fd, 128) == 0 &&
+              getsockname(mine->listener_fd, (struct sockaddr *)&address, &len) == 0,
+          "cannot listen: %s", strerror(errno));
+    mine->port = ntohs(address.sin_port);
+}
+
+static void *shard_main(void *argument)
+{
+    struct rig_shard *mine = argument;
+    struct rig *rig = mine->rig;
+    const struct midge_ring_options options = {.kind = rig->kind};
+    struct midge_ring *ring;
+    char why[128];
+
+    CHECK(&rig->scene, midge_ring_create(&options, &ring, why) == MIDGE_OK, "no ring: %s", why);
+    mine->shard = midge_shard_create(&rig->broker, mine->index, &ring);
+    CHECK(&rig->scene, mine->shard != NULL, "no shard");
+    midge_shard_add_listener(mine->shard, mine->listener_fd);
+    (void)pthread_barrier_wait(&rig->made);
+    midge_shard_run(mine->shard);
+    return NULL;
+}
+
+/* The configuration is constant from here on. */
+static void rig_start(struct rig *rig)
+{
+    rig->config.connections_max = 1024;
+    rig->config.log_file = strdup("/dev/null"); /* owned by the config */
+    CHECK(&rig->scene, midge_log_create(&rig->config, &rig->log) == MIDGE_OK, "no log");
+    CHECK(&rig->scene,
+          midge_broker_init(&rig->broker, &rig->config, rig->log, rig->scene.seed) == MIDGE_OK,
+          "no broker");
+    rig->broker.shard_count = SHARDS;
+    rig->empty_bytes = midge_broker_memory_bytes(&rig->broker);
+    (void)pthread_barrier_init(&rig->made, NULL, SHARDS + 1);
+    for (uint16_t i = 0; i < SHARDS; i++) {
+        struct rig_shard *mine = &rig->shards[i];
+
+        *mine = (struct rig_shard){.rig = rig, .index = i};
+        open_listener(mine);
+        CHECK(&rig->scene, pthread_create(&mine->thread, NULL, shard_main, mine) == 0, "no thread");
+    }
+    (void)pthread_barrier_wait(&rig->made);
+}
+
+/* Of all shards. */
+struct sums {
+#define SUM_FIELD(name, text) uint64_t name;
+    MIDGE_STATS_TABLE(SUM_FIELD)
+#undef SUM_FIELD
+};
+
+static struct sums sum_up(const struct rig *rig)
+{
+    struct sums sums = {0};
+
+    for (uint32_t i = 0; i < SHARDS; i++) {
+#define SUM_ADD(name, text) sums.name += midge_stats_read(&rig->shards[i].shard->stats.name);
+        MIDGE_STATS_TABLE(SUM_ADD)
+#undef SUM_ADD
+    }
+    return sums;
+}
+
+/* Blocks that a shard holds ready: all that is left of the pools' memory. */
+static uint64_t spare_bytes(const struct rig *rig)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        const struct midge_spares *spares = &rig->shards[i].shard->spares;
+
+        bytes += spares->small != NULL ? spares->small->block_cap : 0;
+        bytes += spares->large != NULL ? spares->large->block_cap : 0;
+        bytes += spares->view != NULL ? spares->view->block_cap : 0;
+    }
+    return bytes;
+}
+
+/* All shards have ended: nothing may be left, and every delivery has come to one end. */
+static struct sums check_accounts(const struct rig *rig)
+{
+    const struct scene *scene = &rig->scene;
+    const struct sums sums = sum_up(rig);
+    const uint64_t bytes = midge_broker_memory_bytes(&rig->broker);
+
+    CHECK(scene,
+          sums.matched ==
+              sums.out_msgs + sums.dropped_closing + sums.dropped_slow + sums.dropped_memory,
+          "matched %" PRIu64 ", appended %" PRIu64 ", dropped %" PRIu64 " + %" PRIu64 " + %" PRIu64,
+          sums.matched, sums.out_msgs, sums.dropped_closing, sums.dropped_slow,
+          sums.dropped_memory);
+    CHECK(scene, sums.out_msgs == sums.delivered + sums.discarded,
+          "appended %" PRIu64 ", delivered %" PRIu64 ", discarded %" PRIu64, sums.out_msgs,
+          sums.delivered, sums.discarded);
+    CHECK(scene, sums.connects == sums.disconnects, "%" PRIu64 " connects, %" PRIu64 " disconnects",
+          sums.connects, sums.disconnects);
+    CHECK(scene, atomic_load(&rig->broker.connection_count) == 0, "connections are left");
+    CHECK(scene, !atomic_load(&rig->broker.memory_picking), "a connection is still being picked");
+    CHECK(scene, bytes == rig->empty_bytes + spare_bytes(rig),
+          "%" PRIu64 " bytes are left of %" PRIu64 " and spares of %" PRIu64, bytes,
+          rig->empty_bytes, spare_bytes(rig));
+    for (uint32_t i = 0; i < SHARDS; i++)
+        CHECK(scene, rig->shards[i].shard->paused == NULL, "a publisher is still paused");
+    return sums;
+}
+
+static struct sums rig_stop(struct rig *rig)
+{
+    struct sums sums;
+
+    /* Release pairs with the acquire in midge_shard_turn(). */
+    atomic_store_explicit(&rig->broker.stopping, true, memory_order_release);
+    for (uint32_t i = 0; i < SHARDS; i++)
+        midge_ring_doorbell(rig->shards[i].shard->ring);
+    for (uint32_t i = 0; i < SHARDS; i++)
+        (void)pthread_join(rig->shards[i].thread, NULL);
+    sums = check_accounts(rig);
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        midge_shard_destroy(rig->shards[i].shard);
+        (void)close(rig->shards[i].listener_fd);
+    }
+    midge_broker_deinit(&rig->broker);
+    midge_log_destroy(rig->log);
+    midge_config_deinit(&rig->config);
+    (void)pthread_barrier_destroy(&rig->made);
+    return sums;
+}
+
+/* ---- clients ---- */
+
+enum frame_kind {
+    FRAME_MSG = 0,
+    FRAME_PONG,
+    FRAME_ERR,
+    FRAME_END, /* the broker has closed */
+};
+
+struct frame {
+    enum frame_kind kind;
+    char subject[64];
+    char reply[64];
+    uint32_t sid;
+    uint32_t header_len;
+    uint32_t body_len;   /* headers included */
+    const uint8_t *body; /* until the next read */
+};
+
+struct peer {
+    const struct scene *scene;
+    int fd;
+    uint32_t off;
+    uint32_t len;
+    uint8_t bytes[PEER_CAP];
+};
+
+static void peer_write(struct peer *peer, const void *bytes, size_t len)
+{
+    const uint8_t *at = bytes;
+
+    while (len > 0) {
+        const ssize_t sent = send(peer->fd, at, len, MSG_NOSIGNAL);
+
+        CHECK(peer->scene, sent > 0, "a client cannot write: %s", strerror(errno));
+        at += sent;
+        len -= (size_t)sent;
+    }
+}
+
+static void peer_text(struct peer *peer, const char *text)
+{
+    peer_write(peer, text, strlen(text));
+}
+
+/* @param receive_len  of the socket's buffer, 0 = the system's */
+static struct peer *peer_connect(struct rig *rig, uint32_t shard, int receive_len)
+{
+    const struct timeval patience = {.tv_sec = PATIENCE_S};
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    struct peer *peer = malloc(sizeof(*peer));
+    const int yes = 1;
+
+    CHECK(&rig->scene, peer != NULL, "no memory");
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(rig->shards[shard].port);
+    peer->scene = &rig->scene;
+    peer->off = 0;
+    peer->len = 0;
+    peer->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(&rig->scene, peer->fd >= 0, "no socket");
+    (void)setsockopt(peer->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+    (void)setsockopt(peer->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    (void)setsockopt(peer->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    if (receive_len > 0)
+        (void)setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &receive_len, sizeof(receive_len));
+    CHECK(&rig->scene, connect(peer->fd, (struct sockaddr *)&address, sizeof(address)) == 0,
+          "cannot connect: %s", strerror(errno));
+    return peer;
+}
+
+static void peer_close(struct peer *peer)
+{
+    (void)close(peer->fd);
+    free(peer);
+}
+
+/* Receive more behind what is there. @return false at the end of the stream */
+static bool peer_fill(struct peer *peer)
+{
+    ssize_t got;
+
+    if (peer->off > 0) {
+        memmove(peer->bytes, peer->bytes + peer->off, peer->len - peer->off);
+        peer->len -= peer->off;
+        peer->off = 0;
+    }
+    CHECK(peer->scene, peer->len < PEER_CAP, "a frame is too long");
+    got = recv(peer->fd, peer->bytes + peer->len, PEER_CAP - peer->len, 0);
+    CHECK(peer->scene, got >= 0 || errno == ECONNRESET, "a client waits in vain: %s",
+          strerror(errno));
+    if (got <= 0)
+        return false;
+    peer->len += (uint32_t)got;
+    return true;
+}
+
+/* Split the control line behind MSG or HMSG; false if it is none. */
+static bool parse_msg_line(struct frame *frame, const char *line, bool headers)
+{
+    char words[5][64];
+    const int wanted = headers ? 5 : 4;
+    int count =
+        sscanf(line, "%63s %63s %63s %63s %63s", words[0], words[1], words[2], words[3], words[4]);
+    int at = 2;
+
+    frame->reply[0] = '\0';
+    if (count != wanted && count != wanted - 1)
+        return false;
+    memcpy(frame->subject, words[0], sizeof(frame->subject));
+    frame->sid = (uint32_t)strtoul(words[1], NULL, 10);
+    if (count == wanted)
+        memcpy(frame->reply, words[at++], sizeof(frame->reply));
+    frame->header_len = headers ? (uint32_t)strtoul(words[at++], NULL, 10) : 0;
+    frame->body_len = (uint32_t)strtoul(words[at], NULL, 10);
+    return true;
+}
+
+/* One control line, without CRLF, as text. @return false at the end of the stream */
+static bool peer_line(struct peer *peer, char line[256])
+{
+    const uint8_t *end;
+    uint32_t len;
+
+    while ((end = memchr(peer->bytes + peer->off, '\n', peer->len - peer->off)) == NULL) {
+        if (!peer_fill(peer))
+            return false;
+    }
+    len = (uint32_t)(end - (peer->bytes + peer->off));
+    CHECK(peer->scene, len >= 1 && end[-1] == '\r', "a line without CR");
+    memset(line, 0, 256);
+    memcpy(line, peer->bytes + peer->off, len - 1 < 255 ? len - 1 : 255);
+    peer->off += len + 1;
+    return true;
+}
+
+static bool peer_body(struct peer *peer, struct frame *frame)
+{
+    while (peer->len - peer->off < frame->body_len + 2) {
+        if (!peer_fill(peer))
+            return false;
+    }
+    frame->body = peer->bytes + peer->off;
+    CHECK(peer->scene, memcmp(frame->body + frame->body_len, "\r\n", 2) == 0,
+          "a payload without CRLF");
+    peer->off += frame->body_len + 2;
+    return true;
+}
+
+/* The next frame that the caller cares for: INFO is passed over, PING is answered. */
+static enum frame_kind peer_next(struct peer *peer, struct frame *frame)
+{
+    char line[256];
+
+    frame->kind = FRAME_END;
+    while (peer_line(peer, line)) {
+        const bool headers = strncmp(line, "HMSG ", 5) == 0;
+
+        if (headers || strncmp(line, "MSG ", 4) == 0) {
+            CHECK(peer->scene, parse_msg_line(frame, line + (headers ? 5 : 4), headers),
+                  "bad line `%s`", line);
+            return frame->kind = peer_body(peer, frame) ? FRAME_MSG : FRAME_END;
+        }
+        if (strcmp(line, "PONG") == 0)
+            return frame->kind = FRAME_PONG;
+        if (strncmp(line, "-ERR ", 5) == 0)
+            return frame->kind = FRAME_ERR;
+        if (strcmp(line, "PING") == 0)
+            peer_text(peer, "PONG\r\n");
+        else
+            CHECK(peer->scene, strncmp(line, "INFO ", 5) == 0, "strange line `%s`", line);
+    }
+    return frame->kind;
+}
+
+/* PING, and what comes before its PONG. @return messages among it */
+static uint32_t peer_fence(struct peer *peer)
+{
+    struct frame frame;
+    uint32_t count = 0;
+
+    peer_text(peer, "PING\r\n");
+    while (peer_next(peer, &frame) == FRAME_MSG)
+        count++;
+    CHECK(peer->scene, frame.kind == FRAME_PONG, "no PONG but frame %d", (int)frame.kind);
+    return count;
+}
+
+/* Connect, say hello and subscribe, and know that it is done. */
+static struct peer *peer_join(struct rig *rig, uint32_t shard, const char *text)
+{
+    struct peer *peer = peer_connect(rig, shard, 0);
+
+    peer_text(peer, "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,"
+                    "\"no_responders\":true,\"protocol\":1}\r\n");
+    peer_text(peer, text);
+    (void)peer_fence(peer);
+    return peer;
+}
+
+static void expect_msg(struct peer *peer, struct frame *frame)
+{
+    CHECK(peer->scene, peer_next(peer, frame) == FRAME_MSG, "frame %d instead of a message",
+          (int)frame->kind);
+}
+
+/* ---- stamped messages ---- */
+
+static uint8_t fill_of(uint32_t publisher, uint32_t number)
+{
+    return (uint8_t)('a' + (publisher * 7 + number) % 26);
+}
+
+/* Mostly short, some about as long as what is copied, some shared. */
+static uint32_t pick_len(uint64_t *random)
+{
+    const uint32_t kind = random_below(random, 100);
+
+    if (kind < 80)
+        return STAMP_LEN + random_below(random, 300);
+    if (kind < 92)
+        return STAMP_LEN + random_below(random, 4000);
+    if (kind < 97)
+        return 8000 + random_below(random, 400);
+    return 8000 + random_below(random, PAYLOAD_MAX - 8000);
+}
+
+/* Bytes on their way to be written. */
+struct writing {
+    uint32_t len;
+    char bytes[1u << 19];
+};
+
+static struct writing *writing_create(const struct scene *scene)
+{
+    struct writing *writing = malloc(sizeof(*writing));
+
+    CHECK(scene, writing != NULL, "no memory");
+    writing->len = 0;
+    return writing;
+}
+
+/* Append one PUB with a stamp. @return false without room */
+static bool add_stamped(struct writing *writing, const char *subject, uint32_t publisher,
+                        uint32_t number, uint32_t len)
+{
+    char *at = writing->bytes + writing->len;
+    int line_len;
+
+    if (sizeof(writing->bytes) - writing->len < len + 128)
+        return false;
+    line_len = snprintf(at, 128, "PUB %s %" PRIu32 "\r\n%03" PRIu32 " %07" PRIu32 " ", subject, len,
+                        publisher, number);
+    memset(at + line_len, fill_of(publisher, number), len - STAMP_LEN);
+    at += (uint32_t)line_len + len - STAMP_LEN;
+    memcpy(at, "\r\n", 2);
+    writing->len = (uint32_t)(at + 2 - writing->bytes);
+    return true;
+}
+
+/* Write all, in pieces that end anywhere. */
+static void write_cut(struct peer *peer, struct writing *writing, uint64_t *random)
+{
+    uint32_t off = 0;
+
+    while (off < writing->len) {
+        const uint32_t left = writing->len - off;
+        uint32_t piece = left;
+
+        if (random_below(random, 2) == 0)
+            piece = 1 + random_below(random, left);
+        peer_write(peer, writing->bytes + off, piece);
+        off += piece;
+        if (piece < left && random_below(random, 4) == 0)
+            (void)sched_yield();
+    }
+    writing->len = 0;
+}
+
+/* Check the next message of its publisher. @return publisher */
+static uint32_t check_stamped(const struct scene *scene, const struct frame *frame, uint32_t *next,
+                              uint32_t publisher_count)
+{
+    const uint8_t *fill = frame->body + STAMP_LEN;
+    const uint32_t fill_len = frame->body_len - STAMP_LEN;
+    uint32_t publisher;
+    uint32_t number;
+
+    CHECK(scene, frame->body_len >= STAMP_LEN && frame->body[3] == ' ' && frame->body[11] == ' ',
+          "a message without stamp");
+    publisher = (uint32_t)strtoul((const char *)frame->body, NULL, 10);
+    number = (uint32_t)strtoul((const char *)frame->body + 4, NULL, 10);
+    CHECK(scene, publisher < publisher_count, "publisher %" PRIu32, publisher);
+    CHECK(scene, number == next[publisher],
+          "message %" PRIu32 " instead of %" PRIu32 " of publisher %" PRIu32, number,
+          next[publisher], publisher);
+    if (fill_len > 0)
+        CHECK(scene,
+              fill[0] == fill_of(publisher, number) && memcmp(fill, fill + 1, fill_len - 1) == 0,
+              "message %" PRIu32 " of publisher %" PRIu32 " is garbled", number, publisher);
+    next[publisher]++;
+    return publisher;
+}
+
+/* ---- actors: one thread each ---- */
+
+struct actor {
+    struct rig *rig;
+    uint32_t index; /* among those of its kind */
+    uint32_t shard;
+    uint64_t random;
+    void *state;    /* of the case */
+    uint64_t count; /* of whatever the case counts */
+    pthread_t thread;
+};
+
+static void start_actors(struct rig *rig, struct actor *actors, uint32_t count, void *state,
+                         void *(*main_cb)(void *argument))
+{
+    CHECK(&rig->scene, count <= ACTORS_MAX, "too many actors");
+    for (uint32_t i = 0; i < count; i++) {
+        actors[i] = (struct actor){.rig = rig, .index = i, .shard = i % SHARDS, .state = state};
+        actors[i].random = (rig->scene.seed + 1) * 0x9e3779b97f4a7c15ull + i * 0x1000193ull + 1;
+        CHECK(&rig->scene, pthread_create(&actors[i].thread, NULL, main_cb, &actors[i]) == 0,
+              "no thread");
+    }
+}
+
+static void join_actors(struct actor *actors, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        (void)pthread_join(actors[i].thread, NULL);
+}
+
+/* ---- order: each subscriber gets each publisher's messages in order, all, once ---- */
+
+#define ORDER_PUBLISHERS  (2 * SHARDS)
+#define ORDER_SUBSCRIBERS (2 * SHARDS)
+#define ORDER_MESSAGES    500u
+
+struct order_case {
+    pthread_barrier_t ready; /* all have joined */
+    pthread_barrier_t done;  /* the broker has taken all that was published */
+};
+
+static void *order_publish(void *argument)
+{
+    struct actor *actor = argument;
+    struct order_case *order = actor->state;
+    struct writing *writing = writing_create(&actor->rig->scene);
+    struct peer *peer = peer_join(actor->rig, actor->shard, "");
+    uint32_t number = 0;
+
+    (void)pthread_barrier_wait(&order->ready);
+    while (number < ORDER_MESSAGES) {
+        uint32_t burst = 1 + random_below(&actor->random, 60);
+
+        for (; burst > 0 && number < ORDER_MESSAGES; burst--) {
+            if (!add_stamped(writing, "order.all", actor->index, number, pick_len(&actor->random)))
+                break;
+            number++;
+        }
+        write_cut(peer, writing, &actor->random);
+        if (random_below(&actor->random, 4) == 0)
+            pause_us(random_below(&actor->random, 2000));
+    }
+    (void)peer_fence(peer);
+    (void)pthread_barrier_wait(&order->done);
+    peer_close(peer);
+    free(writing);
+    return NULL;
+}
+
+static void *order_subscribe(void *argument)
+{
+    struct actor *actor = argument;
+    struct order_case *order = actor->state;
+    struct peer *peer =
+        peer_join(actor->rig, actor->shard,
+                  actor->index < SHARDS ? "SUB order.all 1\r\n" : "SUB order.* 1\r\n");
+    uint32_t next[ORDER_PUBLISHERS] = {0};
+    struct frame frame;
+
+    (void)pthread_barrier_wait(&order->ready);
+    for (uint32_t i = 0; i < ORDER_PUBLISHERS * ORDER_MESSAGES; i++) {
+        expect_msg(peer, &frame);
+        (void)check_stamped(&actor->rig->scene, &frame, next, ORDER_PUBLISHERS);
+    }
+    (void)pthread_barrier_wait(&order->done);
+    CHECK(&actor->rig->scene, peer_fence(peer) == 0, "a message came twice");
+    peer_close(peer);
+    return NULL;
+}
+
+static void run_order(struct rig *rig)
+{
+    struct order_case order;
+    struct actor publishers[ACTORS_MAX];
+    struct actor subscribers[ACTORS_MAX];
+
+    rig_start(rig);
+    (void)pthread_barrier_init(&order.ready, NULL, ORDER_PUBLISHERS + ORDER_SUBSCRIBERS);
+    (void)pthread_barrier_init(&order.done, NULL, ORDER_PUBLISHERS + ORDER_SUBSCRIBERS);
+    start_actors(rig, subscribers, ORDER_SUBSCRIBERS, &order, order_subscribe);
+    start_actors(rig, publishers, ORDER_PUBLISHERS, &order, order_publish);
+    join_actors(publishers, ORDER_PUBLISHERS);
+    join_actors(subscribers, ORDER_SUBSCRIBERS);
+    (void)pthread_barrier_destroy(&order.ready);
+    (void)pthread_barrier_destroy(&order.done);
+    (void)rig_stop(rig);
+}
+
+/* ---- the program ---- */
+
+static const struct {
+    const char *name;
+    void (*run)(struct rig *rig);
+} cases[] = {
+    {"order", run_order},
+};
+
+static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind)
+{
+    struct rig *rig = calloc(1, sizeof(*rig));
+
+    if (rig == NULL)
+        exit(1);
+    rig->scene = (struct scene){
+        .name = cases[index].name,
+        .kind = kind == MIDGE_RING_KIND_EPOLL ? "epoll" : "auto",
+        .seed = seed,
+    };
+    rig->kind = kind;
+    midge_config_init(&rig->config);
+    cases[index].run(rig);
+    (void)printf("%s %" PRIu64 " %s: passed\n", rig->scene.name, seed, rig->scene.kind);
+    (void)fflush(stdout);
+    free(rig);
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "all";
+    const char *kind = argc > 3 ? argv[3] : "";
+    const uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
+    bool known = false;
+
+    (void)alarm(ALARM_S);
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (strcmp(name, "all") != 0 && strcmp(name, cases[i].name) != 0)
+            continue;
+        known = true;
+        if (strcmp(kind, "epoll") != 0)
+            run_case(i, seed, MIDGE_RING_KIND_AUTO);
+        if (strcmp(kind, "auto") != 0)
+            run_case(i, seed, MIDGE_RING_KIND_EPOLL);
+    }
+    if (!known)
+        (void)fprintf(stderr, "stress_shards: no case `%s`\n", name);
+    return known ? 0 : 1;
+}
