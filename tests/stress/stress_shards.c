@@ -660,6 +660,293 @@ static void run_order(struct rig *rig)
     (void)rig_stop(rig);
 }
 
+/* ---- request: one reply each, from a group spread over all shards; or one 503 ---- */
+
+#define REQUESTERS        (2 * SHARDS)
+#define RESPONDERS        (2 * SHARDS)
+#define REQUEST_ROUNDS    60u
+#define REQUESTS_IN_ROUND 8u /* the last one to a subject that nobody serves */
+
+static void *request_respond(void *argument)
+{
+    struct actor *actor = argument;
+    struct peer *peer = peer_join(actor->rig, actor->shard, "SUB rpc.* pool 1\r\nSUB end 2\r\n");
+    struct frame frame;
+
+    (void)pthread_barrier_wait(actor->state);
+    for (;;) {
+        char text[256];
+        int len;
+
+        expect_msg(peer, &frame);
+        if (frame.sid == 2)
+            break;
+        CHECK(&actor->rig->scene, frame.reply[0] != '\0' && frame.body_len < 64, "bad request");
+        len = snprintf(text, sizeof(text), "PUB %s %" PRIu32 "\r\n%.*s\r\n", frame.reply,
+                       frame.body_len, (int)frame.body_len, (const char *)frame.body);
+        peer_write(peer, text, (size_t)len);
+        actor->count++;
+    }
+    peer_close(peer);
+    return NULL;
+}
+
+/* The reply to request `number` of this round; each may come once, in any order. */
+static void take_reply(struct actor *actor, struct peer *peer, uint32_t round, uint32_t *seen)
+{
+    const struct scene *scene = &actor->rig->scene;
+    struct frame frame;
+    uint32_t number;
+    uint32_t of_round;
+    char text[64];
+
+    expect_msg(peer, &frame);
+    CHECK(scene,
+          sscanf(frame.subject, "_INBOX.%*u.%" PRIu32 ".%" PRIu32, &of_round, &number) == 2 &&
+              of_round == round && number < REQUESTS_IN_ROUND,
+          "reply on `%s` in round %" PRIu32, frame.subject, round);
+    CHECK(scene, (*seen & 1u << number) == 0, "two replies on `%s`", frame.subject);
+    *seen |= 1u << number;
+    if (number == REQUESTS_IN_ROUND - 1) {
+        CHECK(scene,
+              frame.header_len == frame.body_len && frame.body_len >= 12 &&
+                  memcmp(frame.body, "NATS/1.0 503", 12) == 0,
+              "no 503 on `%s`", frame.subject);
+        return;
+    }
+    (void)snprintf(text, sizeof(text), "%" PRIu32 " %" PRIu32 " %" PRIu32, actor->index, round,
+                   number);
+    CHECK(scene, frame.body_len == strlen(text) && memcmp(frame.body, text, frame.body_len) == 0,
+          "reply `%.*s` on `%s`", (int)frame.body_len, (const char *)frame.body, frame.subject);
+}
+
+static void *request_ask(void *argument)
+{
+    struct actor *actor = argument;
+    struct peer *peer;
+    char text[256];
+
+    (void)snprintf(text, sizeof(text), "SUB _INBOX.%" PRIu32 ".> 1\r\n", actor->index);
+    peer = peer_join(actor->rig, actor->shard, text);
+    (void)pthread_barrier_wait(actor->state);
+    for (uint32_t round = 0; round < REQUEST_ROUNDS; round++) {
+        uint32_t seen = 0;
+
+        for (uint32_t number = 0; number < REQUESTS_IN_ROUND; number++) {
+            char body[64];
+
+            (void)snprintf(body, sizeof(body), "%" PRIu32 " %" PRIu32 " %" PRIu32, actor->index,
+                           round, number);
+            (void)snprintf(text, sizeof(text),
+                           "PUB %s _INBOX.%" PRIu32 ".%" PRIu32 ".%" PRIu32 " %zu\r\n%s\r\n",
+                           number == REQUESTS_IN_ROUND - 1 ? "nobody" : "rpc.x", actor->index,
+                           round, number, strlen(body), body);
+            peer_text(peer, text);
+        }
+        for (uint32_t i = 0; i < REQUESTS_IN_ROUND; i++)
+            take_reply(actor, peer, round, &seen);
+    }
+    (void)pthread_barrier_wait(actor->state);
+    CHECK(&actor->rig->scene, peer_fence(peer) == 0, "a reply too many");
+    peer_close(peer);
+    return NULL;
+}
+
+static void run_request(struct rig *rig)
+{
+    /* Requesters meet again when all have their replies; responders by then wait for the end. */
+    pthread_barrier_t ready;
+    struct actor requesters[ACTORS_MAX];
+    struct actor responders[ACTORS_MAX];
+    pthread_barrier_t joined;
+    struct peer *ender;
+    struct sums sums;
+
+    rig_start(rig);
+    (void)pthread_barrier_init(&joined, NULL, RESPONDERS + 1);
+    (void)pthread_barrier_init(&ready, NULL, REQUESTERS);
+    start_actors(rig, responders, RESPONDERS, &joined, request_respond);
+    (void)pthread_barrier_wait(&joined);
+    start_actors(rig, requesters, REQUESTERS, &ready, request_ask);
+    join_actors(requesters, REQUESTERS);
+    ender = peer_join(rig, 0, "PUB end 0\r\n\r\n");
+    join_actors(responders, RESPONDERS);
+    peer_close(ender);
+    for (uint32_t i = 0; i < RESPONDERS; i++)
+        CHECK(&rig->scene, responders[i].count > 0, "responder %" PRIu32 " got nothing", i);
+    (void)pthread_barrier_destroy(&joined);
+    (void)pthread_barrier_destroy(&ready);
+    sums = rig_stop(rig);
+    CHECK(&rig->scene, sums.no_responders == REQUESTERS * REQUEST_ROUNDS, "%" PRIu64 " 503s",
+          sums.no_responders);
+}
+
+/* ---- fence: PONG says that SUB and UNSUB hold on every shard; UNSUB max is exact ---- */
+
+#define FENCE_ROUNDS  60u
+#define FENCE_MAX     50u
+#define FENCE_RACERS  SHARDS
+#define FENCE_SUBJECT "fence.x"
+
+struct fence_case {
+    pthread_barrier_t ready;
+    _Atomic bool done;
+};
+
+/* Publish all the time, but never more than the broker has taken. */
+static void *fence_race(void *argument)
+{
+    struct actor *actor = argument;
+    struct fence_case *fence = actor->state;
+    struct peer *peer = peer_join(actor->rig, actor->shard, "");
+
+    (void)pthread_barrier_wait(&fence->ready);
+    while (!atomic_load(&fence->done)) {
+        char text[1024];
+        uint32_t len = 0;
+
+        for (uint32_t i = 1 + random_below(&actor->random, 20); i > 0; i--)
+            len += (uint32_t)snprintf(text + len, sizeof(text) - len,
+                                      "PUB " FENCE_SUBJECT " 5\r\nnoise\r\n");
+        peer_write(peer, text, len);
+        (void)peer_fence(peer);
+    }
+    peer_close(peer);
+    return NULL;
+}
+
+/* Publish one message, and know that the broker has delivered it. */
+static void publish_mark(struct peer *peer, uint32_t round)
+{
+    char text[64];
+
+    (void)snprintf(text, sizeof(text), "PUB " FENCE_SUBJECT " 10\r\nmark%06" PRIu32 "\r\n", round);
+    peer_text(peer, text);
+    (void)peer_fence(peer);
+}
+
+/* Read up to the mark of this round. */
+static void await_mark(struct peer *peer, uint32_t round)
+{
+    struct frame frame;
+    char text[16];
+
+    (void)snprintf(text, sizeof(text), "mark%06" PRIu32, round);
+    do {
+        expect_msg(peer, &frame);
+        CHECK(peer->scene, frame.sid == round, "sid %" PRIu32 " in round %" PRIu32, frame.sid,
+              round);
+    } while (frame.body_len != 10 || memcmp(frame.body, text, 10) != 0);
+}
+
+static void fence_round(struct rig *rig, struct peer *reader, struct peer *publisher,
+                        uint32_t round)
+{
+    struct frame frame;
+    char text[96];
+
+    (void)snprintf(text, sizeof(text), "SUB " FENCE_SUBJECT " %" PRIu32 "\r\n", round);
+    peer_text(reader, text);
+    (void)peer_fence(reader);
+    publish_mark(publisher, round);
+    await_mark(reader, round);
+    (void)snprintf(text, sizeof(text), "UNSUB %" PRIu32 "\r\n", round);
+    peer_text(reader, text);
+    (void)peer_fence(reader);
+    publish_mark(publisher, round);
+    CHECK(&rig->scene, peer_fence(reader) == 0, "a message behind UNSUB, round %" PRIu32, round);
+
+    (void)snprintf(text, sizeof(text),
+                   "SUB " FENCE_SUBJECT " %" PRIu32 "\r\nUNSUB %" PRIu32 " %u\r\n", round, round,
+                   FENCE_MAX);
+    peer_text(reader, text);
+    for (uint32_t i = 0; i < FENCE_MAX; i++)
+        expect_msg(reader, &frame);
+    publish_mark(publisher, round);
+    CHECK(&rig->scene, peer_fence(reader) == 0, "a message over max, round %" PRIu32, round);
+}
+
+static void run_fence(struct rig *rig)
+{
+    struct fence_case fence = {.done = false};
+    struct actor racers[ACTORS_MAX];
+    struct peer *readers[SHARDS];
+    struct peer *publishers[SHARDS];
+
+    rig_start(rig);
+    (void)pthread_barrier_init(&fence.ready, NULL, FENCE_RACERS + 1);
+    start_actors(rig, racers, FENCE_RACERS, &fence, fence_race);
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        readers[i] = peer_join(rig, i, "");
+        publishers[i] = peer_join(rig, i, "");
+    }
+    (void)pthread_barrier_wait(&fence.ready);
+    for (uint32_t round = 0; round < FENCE_ROUNDS; round++)
+        fence_round(rig, readers[round % SHARDS], publishers[(round + 1 + round / 3 % 2) % SHARDS],
+                    round);
+    atomic_store(&fence.done, true);
+    join_actors(racers, FENCE_RACERS);
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        peer_close(readers[i]);
+        peer_close(publishers[i]);
+    }
+    (void)pthread_barrier_destroy(&fence.ready);
+    (void)rig_stop(rig);
+}
+
+/* ---- hand-over: more recipients on one other shard than a publisher's shard sends to ---- */
+
+#define HANDOVER_READERS  100u
+#define HANDOVER_MESSAGES 150u
+
+static void *handover_publish(void *argument)
+{
+    struct actor *actor = argument;
+    struct writing *writing = writing_create(&actor->rig->scene);
+    struct peer *peer = peer_join(actor->rig, actor->shard, "");
+
+    for (uint32_t number = 0; number < HANDOVER_MESSAGES;) {
+        for (uint32_t burst = 1 + random_below(&actor->random, 10);
+             burst > 0 && number < HANDOVER_MESSAGES; burst--)
+            (void)add_stamped(writing, "many", actor->index, number++,
+                              STAMP_LEN + random_below(&actor->random, 100));
+        write_cut(peer, writing, &actor->random);
+        if (random_below(&actor->random, 3) == 0)
+            pause_us(random_below(&actor->random, 1000));
+    }
+    (void)peer_fence(peer);
+    peer_close(peer);
+    free(writing);
+    return NULL;
+}
+
+/* All readers are on shard 1; one publisher is there, too, so that both ways to send meet. */
+static void run_handover(struct rig *rig)
+{
+    struct peer *readers[HANDOVER_READERS];
+    struct actor publishers[ACTORS_MAX];
+
+    rig_start(rig);
+    for (uint32_t i = 0; i < HANDOVER_READERS; i++)
+        readers[i] = peer_join(rig, 1, "SUB many 1\r\n");
+    start_actors(rig, publishers, 2, NULL, handover_publish);
+    for (uint32_t i = 0; i < HANDOVER_READERS; i++) {
+        uint32_t next[2] = {0};
+        struct frame frame;
+
+        for (uint32_t got = 0; got < 2 * HANDOVER_MESSAGES; got++) {
+            expect_msg(readers[i], &frame);
+            (void)check_stamped(&rig->scene, &frame, next, 2);
+        }
+    }
+    join_actors(publishers, 2);
+    for (uint32_t i = 0; i < HANDOVER_READERS; i++) {
+        CHECK(&rig->scene, peer_fence(readers[i]) == 0, "a message came twice");
+        peer_close(readers[i]);
+    }
+    (void)rig_stop(rig);
+}
+
 /* ---- the program ---- */
 
 static const struct {
@@ -667,6 +954,9 @@ static const struct {
     void (*run)(struct rig *rig);
 } cases[] = {
     {"order", run_order},
+    {"request", run_request},
+    {"fence", run_fence},
+    {"handover", run_handover},
 };
 
 static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind)
