@@ -947,16 +947,380 @@ static void run_handover(struct rig *rig)
     (void)rig_stop(rig);
 }
 
+/* ---- pressure: publishers on other shards wait for a slow reader, and nothing is lost ---- */
+
+#define PRESSURE_BYTES     (20u << 20) /* of each publisher */
+#define PRESSURE_MAX       (4u << 20)  /* max_pending: more than one turn brings from two shards */
+#define PRESSURE_READ_STEP (1u << 19)
+
+static uint32_t pressure_len(uint64_t *random)
+{
+    return 1000 + random_below(random, random_below(random, 10) == 0 ? PAYLOAD_MAX - 1000 : 8000);
+}
+
+/* The first on shard 0, the second on shard 2. The last message is empty. */
+static void *pressure_publish(void *argument)
+{
+    struct actor *actor = argument;
+    struct writing *writing = writing_create(&actor->rig->scene);
+    struct peer *peer = peer_join(actor->rig, actor->index * 2, "");
+    uint64_t bytes = 0;
+    uint32_t number = 0;
+
+    while (bytes < PRESSURE_BYTES) {
+        const uint32_t len = pressure_len(&actor->random);
+
+        if (!add_stamped(writing, "flood", actor->index, number, len)) {
+            peer_write(peer, writing->bytes, writing->len);
+            writing->len = 0;
+            continue;
+        }
+        number++;
+        bytes += len;
+    }
+    peer_write(peer, writing->bytes, writing->len);
+    writing->len = 0;
+    (void)add_stamped(writing, "flood", actor->index, number, STAMP_LEN);
+    peer_write(peer, writing->bytes, writing->len);
+    actor->count = number + 1;
+    (void)peer_fence(peer);
+    peer_close(peer);
+    free(writing);
+    return NULL;
+}
+
+static void run_pressure(struct rig *rig)
+{
+    struct actor publishers[ACTORS_MAX];
+    uint64_t random = rig->scene.seed + 1;
+    uint32_t next[2] = {0};
+    uint32_t ended = 0;
+    uint64_t bytes = 0;
+    struct peer *reader;
+    struct frame frame;
+
+    rig->config.pending_bytes_max = PRESSURE_MAX;
+    rig_start(rig);
+    reader = peer_connect(rig, 1, 1 << 16);
+    peer_text(reader, "CONNECT {\"verbose\":false}\r\nSUB flood 1\r\n");
+    (void)peer_fence(reader);
+    start_actors(rig, publishers, 2, NULL, pressure_publish);
+    while (ended < 2) {
+        expect_msg(reader, &frame);
+        (void)check_stamped(&rig->scene, &frame, next, 2);
+        ended += frame.body_len == STAMP_LEN;
+        bytes += frame.body_len;
+        if (bytes >= PRESSURE_READ_STEP) {
+            bytes = 0;
+            pause_us(random_below(&random, 20) == 0 ? 100000 : 1000);
+        }
+    }
+    join_actors(publishers, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        CHECK(&rig->scene, next[i] == publishers[i].count, "messages of %" PRIu32 " are lost", i);
+        CHECK(&rig->scene, midge_stats_read(&rig->shards[i * 2].shard->stats.stalls) > 0,
+              "publisher %" PRIu32 " was never held back", i);
+    }
+    CHECK(&rig->scene, peer_fence(reader) == 0, "a message came twice");
+    peer_close(reader);
+    (void)rig_stop(rig);
+}
+
+/* ---- churn: connections come and go in every way; bystanders lose nothing ---- */
+
+#define CHURN_PUBLISHERS SHARDS
+#define CHURN_BYSTANDERS SHARDS
+#define CHURN_CHURNERS   (2 * SHARDS)
+#define CHURN_MESSAGES   2500u
+#define CHURN_WINDOW     40u        /* messages of one publisher that bystanders have not got */
+#define CHURN_MAX        (1u << 19) /* max_pending: much more than all windows */
+
+struct churn_case {
+    pthread_barrier_t ready;
+    _Atomic bool done;
+    _Atomic uint32_t got[CHURN_BYSTANDERS][CHURN_PUBLISHERS];
+};
+
+/* Wait until every bystander has what was published, but for a window. */
+static void churn_keep_pace(struct actor *actor, uint32_t number)
+{
+    struct churn_case *churn = actor->state;
+
+    for (uint32_t i = 0; i < CHURN_BYSTANDERS; i++) {
+        uint32_t waits = 0;
+
+        while (atomic_load(&churn->got[i][actor->index]) + CHURN_WINDOW <= number) {
+            CHECK(&actor->rig->scene, ++waits < PATIENCE_S * 10000, "bystander %" PRIu32 " stands",
+                  i);
+            pause_us(50);
+        }
+    }
+}
+
+static void *churn_publish(void *argument)
+{
+    struct actor *actor = argument;
+    struct churn_case *churn = actor->state;
+    struct writing *writing = writing_create(&actor->rig->scene);
+    struct peer *peer = peer_join(actor->rig, actor->shard, "");
+
+    (void)pthread_barrier_wait(&churn->ready);
+    for (uint32_t number = 0; number < CHURN_MESSAGES;) {
+        for (uint32_t burst = 1 + random_below(&actor->random, 10);
+             burst > 0 && number < CHURN_MESSAGES; burst--)
+            (void)add_stamped(writing, "churn.a", actor->index, number++, pick_len(&actor->random));
+        write_cut(peer, writing, &actor->random);
+        churn_keep_pace(actor, number);
+    }
+    (void)peer_fence(peer);
+    peer_close(peer);
+    free(writing);
+    return NULL;
+}
+
+static void *churn_stand_by(void *argument)
+{
+    struct actor *actor = argument;
+    struct churn_case *churn = actor->state;
+    struct peer *peer = peer_join(actor->rig, actor->shard, "SUB churn.a 1\r\n");
+    uint32_t next[CHURN_PUBLISHERS] = {0};
+    struct frame frame;
+
+    (void)pthread_barrier_wait(&churn->ready);
+    for (uint32_t i = 0; i < CHURN_PUBLISHERS * CHURN_MESSAGES; i++) {
+        uint32_t publisher;
+
+        expect_msg(peer, &frame);
+        publisher = check_stamped(&actor->rig->scene, &frame, next, CHURN_PUBLISHERS);
+        atomic_store(&churn->got[actor->index][publisher], next[publisher]);
+    }
+    CHECK(&actor->rig->scene, peer_fence(peer) == 0, "a message came twice");
+    peer_close(peer);
+    return NULL;
+}
+
+/* What a connection of a churner does: reads a while, or not, and how it ends. */
+static void churn_read(struct actor *actor, struct peer *peer, uint32_t frames)
+{
+    uint32_t next[CHURN_PUBLISHERS];
+    bool begun[CHURN_PUBLISHERS] = {false};
+    struct pollfd ready = {.fd = peer->fd, .events = POLLIN};
+    struct frame frame;
+
+    for (; frames > 0; frames--) {
+        /* Nothing may come any more: the publishers may have ended. */
+        if (peer->off == peer->len && poll(&ready, 1, 5) == 0)
+            return;
+        if (peer_next(peer, &frame) == FRAME_END)
+            return;
+        if (frame.kind != FRAME_MSG || frame.sid != 1)
+            continue;
+        if (frame.body_len >= STAMP_LEN) {
+            const uint32_t publisher = (uint32_t)(frame.body[2] - '0') % CHURN_PUBLISHERS;
+
+            /* The first one may be any. */
+            if (!begun[publisher])
+                next[publisher] = (uint32_t)strtoul((const char *)frame.body + 4, NULL, 10);
+            begun[publisher] = true;
+        }
+        (void)check_stamped(&actor->rig->scene, &frame, next, CHURN_PUBLISHERS);
+    }
+}
+
+static void try_text(struct peer *peer, const char *text)
+{
+    /* The broker may have closed it already. */
+    (void)!send(peer->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void churn_end(struct actor *actor, struct peer *peer)
+{
+    const struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    uint8_t sink[4096];
+
+    switch (random_below(&actor->random, 5)) {
+    case 0: /* reset */
+        (void)setsockopt(peer->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+        break;
+    case 1: /* in the midst of a message */
+        try_text(peer, "PUB churn.b 20000\r\nthe rest is missing");
+        break;
+    case 2: /* end of stream, and then to the end of the other one */
+        (void)shutdown(peer->fd, SHUT_WR);
+        while (recv(peer->fd, sink, sizeof(sink), 0) > 0)
+            continue;
+        break;
+    case 3: /* a fault, of which the broker tells before it closes */
+        try_text(peer, "NONSENSE\r\n");
+        while (recv(peer->fd, sink, sizeof(sink), 0) > 0)
+            continue;
+        break;
+    default: /* does not read: too slow before long */
+        pause_us(20000 + random_below(&actor->random, 100000));
+        break;
+    }
+    peer_close(peer);
+}
+
+static void *churn_come_and_go(void *argument)
+{
+    struct actor *actor = argument;
+    struct churn_case *churn = actor->state;
+
+    (void)pthread_barrier_wait(&churn->ready);
+    while (!atomic_load(&churn->done)) {
+        const uint32_t dice = random_below(&actor->random, 8);
+        struct peer *peer = peer_connect(actor->rig, random_below(&actor->random, SHARDS), 4096);
+
+        try_text(peer, "CONNECT {\"verbose\":false,\"headers\":true}\r\n");
+        if (dice > 0)
+            try_text(peer, "SUB churn.a 1\r\n");
+        if (dice % 2 == 0)
+            try_text(peer, "SUB churn.> 2\r\nSUB churn.a group 3\r\n");
+        if (dice % 4 == 0)
+            try_text(peer, "SUB churn.a 4\r\nUNSUB 4 20\r\nUNSUB 2\r\n");
+        if (dice < 6)
+            churn_read(actor, peer, random_below(&actor->random, 300));
+        if (dice % 3 == 0)
+            try_text(peer, "PUB churn.b 3\r\nabc\r\nPUB churn.b r 3\r\nabc\r\n");
+        churn_end(actor, peer);
+        actor->count++;
+    }
+    return NULL;
+}
+
+static void run_churn(struct rig *rig)
+{
+    struct churn_case churn = {.done = false};
+    struct actor publishers[ACTORS_MAX];
+    struct actor bystanders[ACTORS_MAX];
+    struct actor churners[ACTORS_MAX];
+    struct sums sums;
+
+    rig->config.pending_bytes_max = CHURN_MAX;
+    rig->config.no_fast_producer_stall = true;
+    rig_start(rig);
+    (void)pthread_barrier_init(&churn.ready, NULL,
+                               CHURN_PUBLISHERS + CHURN_BYSTANDERS + CHURN_CHURNERS);
+    start_actors(rig, bystanders, CHURN_BYSTANDERS, &churn, churn_stand_by);
+    start_actors(rig, publishers, CHURN_PUBLISHERS, &churn, churn_publish);
+    start_actors(rig, churners, CHURN_CHURNERS, &churn, churn_come_and_go);
+    join_actors(publishers, CHURN_PUBLISHERS);
+    join_actors(bystanders, CHURN_BYSTANDERS);
+    atomic_store(&churn.done, true);
+    join_actors(churners, CHURN_CHURNERS);
+    (void)pthread_barrier_destroy(&churn.ready);
+    sums = rig_stop(rig);
+    CHECK(&rig->scene, sums.slow_pending > 0, "nobody was too slow");
+    CHECK(&rig->scene, sums.discarded > 0, "nobody left anything unread");
+}
+
+/* ---- memory: over max_memory those that do not read are closed, and only those ---- */
+
+#define MEMORY_MAX        (8u << 20)
+#define MEMORY_PUBLISHERS SHARDS
+#define MEMORY_BYSTANDERS SHARDS
+#define MEMORY_IDLERS     (2 * SHARDS) /* do not read */
+#define MEMORY_CLOSED     4u           /* of them, until the publishers end */
+#define MEMORY_BURSTS_MAX 4000u        /* of 16 messages */
+
+static uint64_t memory_closed(const struct rig *rig)
+{
+    uint64_t count = 0;
+
+    for (uint32_t i = 0; i < SHARDS; i++)
+        count += midge_stats_read(&rig->shards[i].shard->stats.memory_closed);
+    return count;
+}
+
+static void *memory_publish(void *argument)
+{
+    struct actor *actor = argument;
+    struct writing *writing = writing_create(&actor->rig->scene);
+    struct peer *peer = peer_join(actor->rig, actor->shard, "");
+    uint32_t burst;
+
+    for (burst = 0; burst < MEMORY_BURSTS_MAX; burst++) {
+        for (uint32_t i = 0; i < 16; i++)
+            (void)add_stamped(writing, "idle", actor->index, i, pick_len(&actor->random));
+        (void)add_stamped(writing, "read", actor->index, burst, STAMP_LEN + 100);
+        write_cut(peer, writing, &actor->random);
+        if (memory_closed(actor->rig) >= MEMORY_CLOSED)
+            break;
+    }
+    CHECK(&actor->rig->scene, burst < MEMORY_BURSTS_MAX, "%" PRIu64 " closed in all",
+          memory_closed(actor->rig));
+    (void)add_stamped(writing, "read", actor->index, burst + 1, STAMP_LEN);
+    peer_write(peer, writing->bytes, writing->len);
+    (void)peer_fence(peer);
+    peer_close(peer);
+    free(writing);
+    return NULL;
+}
+
+static void *memory_stand_by(void *argument)
+{
+    struct actor *actor = argument;
+    struct peer *peer = peer_join(actor->rig, actor->shard, "SUB read 1\r\n");
+    uint32_t next[MEMORY_PUBLISHERS] = {0};
+    uint32_t ended = 0;
+    struct frame frame;
+
+    (void)pthread_barrier_wait(actor->state);
+    while (ended < MEMORY_PUBLISHERS) {
+        expect_msg(peer, &frame);
+        (void)check_stamped(&actor->rig->scene, &frame, next, MEMORY_PUBLISHERS);
+        ended += frame.body_len == STAMP_LEN;
+    }
+    CHECK(&actor->rig->scene, peer_fence(peer) == 0, "a message came twice");
+    peer_close(peer);
+    return NULL;
+}
+
+static void run_memory(struct rig *rig)
+{
+    struct actor publishers[ACTORS_MAX];
+    struct actor bystanders[ACTORS_MAX];
+    struct peer *idlers[MEMORY_IDLERS];
+    pthread_barrier_t ready;
+    struct sums sums;
+    uint32_t waits = 0;
+
+    rig->config.memory_bytes_max = MEMORY_MAX;
+    rig->config.no_fast_producer_stall = true;
+    rig_start(rig);
+    for (uint32_t i = 0; i < MEMORY_IDLERS; i++) {
+        idlers[i] = peer_connect(rig, i % SHARDS, 4096);
+        peer_text(idlers[i], "CONNECT {\"verbose\":false}\r\nSUB idle 1\r\n");
+        (void)peer_fence(idlers[i]);
+    }
+    (void)pthread_barrier_init(&ready, NULL, MEMORY_BYSTANDERS + 1);
+    start_actors(rig, bystanders, MEMORY_BYSTANDERS, &ready, memory_stand_by);
+    (void)pthread_barrier_wait(&ready);
+    start_actors(rig, publishers, MEMORY_PUBLISHERS, NULL, memory_publish);
+    join_actors(publishers, MEMORY_PUBLISHERS);
+    join_actors(bystanders, MEMORY_BYSTANDERS);
+    while (atomic_load(&rig->broker.memory_picking)) {
+        CHECK(&rig->scene, ++waits < PATIENCE_S * 1000, "still picking");
+        pause_us(1000);
+    }
+    for (uint32_t i = 0; i < MEMORY_IDLERS; i++)
+        peer_close(idlers[i]);
+    (void)pthread_barrier_destroy(&ready);
+    sums = rig_stop(rig);
+    CHECK(&rig->scene, sums.memory_closed >= MEMORY_CLOSED && sums.memory_closed <= MEMORY_IDLERS,
+          "%" PRIu64 " closed because of max_memory", sums.memory_closed);
+}
+
 /* ---- the program ---- */
 
 static const struct {
     const char *name;
     void (*run)(struct rig *rig);
 } cases[] = {
-    {"order", run_order},
-    {"request", run_request},
-    {"fence", run_fence},
-    {"handover", run_handover},
+    {"order", run_order},       {"request", run_request},   {"fence", run_fence},
+    {"handover", run_handover}, {"pressure", run_pressure}, {"churn", run_churn},
+    {"memory", run_memory},
 };
 
 static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind)
