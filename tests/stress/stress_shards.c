@@ -269,6 +269,7 @@ struct frame {
 
 struct peer {
     const struct scene *scene;
+    const char *role;
     int fd;
     uint32_t off;
     uint32_t len;
@@ -305,6 +306,7 @@ static struct peer *peer_connect(struct rig *rig, uint32_t shard, int receive_le
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(rig->shards[shard].port);
     peer->scene = &rig->scene;
+    peer->role = receive_len > 0 ? "slow client" : "client";
     peer->off = 0;
     peer->len = 0;
     peer->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -337,7 +339,8 @@ static bool peer_fill(struct peer *peer)
     }
     CHECK(peer->scene, peer->len < PEER_CAP, "a frame is too long");
     got = recv(peer->fd, peer->bytes + peer->len, PEER_CAP - peer->len, 0);
-    CHECK(peer->scene, got >= 0 || errno == ECONNRESET, "a client waits in vain: %s",
+    CHECK(peer->scene, got >= 0 || errno == ECONNRESET,
+          "a %s waits in vain behind %" PRIu32 " bytes: %s", peer->role, peer->len,
           strerror(errno));
     if (got <= 0)
         return false;
@@ -1179,6 +1182,8 @@ static void *churn_come_and_go(void *argument)
             try_text(peer, "SUB churn.> 2\r\nSUB churn.a group 3\r\n");
         if (dice % 4 == 0)
             try_text(peer, "SUB churn.a 4\r\nUNSUB 4 20\r\nUNSUB 2\r\n");
+        /* So that INFO is not the last thing that comes. */
+        try_text(peer, "PING\r\n");
         if (dice < 6)
             churn_read(actor, peer, random_below(&actor->random, 300));
         if (dice % 3 == 0)
