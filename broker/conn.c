@@ -1021,8 +1021,9 @@ static void end_memory_pick(struct midge_shard *shard, struct midge_conn *conn)
     picked = conn->outbox.memory_pick;
     conn->outbox.memory_pick = false;
     midge_outbox_unlock(&conn->outbox);
+    /* Release pairs with the acquire in begin_memory_pick(). */
     if (picked)
-        atomic_store_explicit(&shard->broker->memory_picking, false, memory_order_relaxed);
+        atomic_store_explicit(&shard->broker->memory_picking, false, memory_order_release);
 }
 
 /* The last step that needs the descriptor, once nothing is under way any more. */

@@ -536,6 +536,23 @@ static uint64_t find_largest(struct midge_shard *shard, struct midge_conn_ref *r
     return largest_bytes;
 }
 
+/* True if memory is short and it is this shard that picks. */
+static bool begin_memory_pick(struct midge_shard *shard)
+{
+    struct midge_broker *broker = shard->broker;
+
+    /* Acquire pairs with the release wherever a pick ends: what the last one freed is counted. */
+    if (MIDGE_LIKELY(!is_memory_short(shard)) ||
+        atomic_exchange_explicit(&broker->memory_picking, true, memory_order_acquire))
+        return false;
+    /* Between the two the pick of another shard may have ended: it was his memory that we missed,
+     * and a second one would pay for it. */
+    if (midge_broker_memory_bytes(broker) > broker->memory_bytes_max)
+        return true;
+    atomic_store_explicit(&broker->memory_picking, false, memory_order_release);
+    return false;
+}
+
 /* Over max_memory the connection that holds most is closed, and then the next one when its memory
  * has come back: more at once would close more than needed. */
 static void check_memory(struct midge_shard *shard)
@@ -546,13 +563,12 @@ static void check_memory(struct midge_shard *shard)
     uint64_t bytes;
     bool picked;
 
-    if (MIDGE_LIKELY(!is_memory_short(shard)) ||
-        atomic_exchange_explicit(&broker->memory_picking, true, memory_order_relaxed))
+    if (MIDGE_LIKELY(!begin_memory_pick(shard)))
         return;
     bytes = find_largest(shard, &ref);
     conn = &broker->conns[ref.index];
     midge_outbox_lock(&conn->outbox);
-    /* It may have gone since we looked. */
+    /* It may have gone since we looked, or another shard may have sent all that it held. */
     picked =
         bytes > 0 && conn->outbox.generation == ref.generation && held_bytes_of(shard, conn) > 0;
     if (picked) {
@@ -561,7 +577,7 @@ static void check_memory(struct midge_shard *shard)
     }
     midge_outbox_unlock(&conn->outbox);
     if (!picked) {
-        atomic_store_explicit(&broker->memory_picking, false, memory_order_relaxed);
+        atomic_store_explicit(&broker->memory_picking, false, memory_order_release);
         return;
     }
     midge_conn_log(shard, conn, MIDGE_LOG_WARN,
