@@ -923,11 +923,13 @@ static void *handover_publish(void *argument)
     return NULL;
 }
 
-/* All readers are on shard 1; one publisher is there, too, so that both ways to send meet. */
+/* All readers are on shard 1; one publisher is there, too, so that both ways to send meet. At the
+ * end one of another shard publishes alone: nothing else makes shard 1 look. */
 static void run_handover(struct rig *rig)
 {
     struct peer *readers[HANDOVER_READERS];
     struct actor publishers[ACTORS_MAX];
+    struct peer *last;
 
     rig_start(rig);
     for (uint32_t i = 0; i < HANDOVER_READERS; i++)
@@ -943,10 +945,55 @@ static void run_handover(struct rig *rig)
         }
     }
     join_actors(publishers, 2);
-    for (uint32_t i = 0; i < HANDOVER_READERS; i++) {
+    for (uint32_t i = 0; i < HANDOVER_READERS; i++)
         CHECK(&rig->scene, peer_fence(readers[i]) == 0, "a message came twice");
-        peer_close(readers[i]);
+    last = peer_join(rig, 2, "PUB many 0\r\n\r\n");
+    for (uint32_t i = 0; i < HANDOVER_READERS; i++) {
+        struct frame frame;
+
+        expect_msg(readers[i], &frame);
     }
+    for (uint32_t i = 0; i < HANDOVER_READERS; i++)
+        peer_close(readers[i]);
+    peer_close(last);
+    (void)rig_stop(rig);
+}
+
+/* ---- quiet: the first message of another shard, to an owner that sleeps ---- */
+
+#define QUIET_ROUNDS 100u
+
+/* The owner has just sent PONG, or a message of its own, and sleeps; what it has sent may not be
+ * settled yet. Nothing but the message wakes it. */
+static void run_quiet(struct rig *rig)
+{
+    uint64_t random = rig->scene.seed + 1;
+    struct peer *publishers[SHARDS];
+    struct frame frame;
+
+    rig_start(rig);
+    for (uint32_t i = 0; i < SHARDS; i++)
+        publishers[i] = peer_join(rig, i, "");
+    for (uint32_t round = 0; round < QUIET_ROUNDS; round++) {
+        const uint32_t shard = round % SHARDS;
+        struct peer *reader = peer_join(rig, shard, "SUB quiet 1\r\n");
+        const bool own_first = random_below(&random, 2) == 0;
+
+        if (own_first) {
+            peer_text(publishers[shard], "PUB quiet 3\r\nown\r\n");
+            expect_msg(reader, &frame);
+        }
+        if (random_below(&random, 2) == 0)
+            pause_us(random_below(&random, 1000));
+        for (uint32_t i = 1; i < SHARDS; i++) {
+            peer_text(publishers[(shard + i) % SHARDS], "PUB quiet 5\r\nother\r\n");
+            expect_msg(reader, &frame);
+        }
+        CHECK(&rig->scene, peer_fence(reader) == 0, "a message came twice");
+        peer_close(reader);
+    }
+    for (uint32_t i = 0; i < SHARDS; i++)
+        peer_close(publishers[i]);
     (void)rig_stop(rig);
 }
 
@@ -1003,6 +1050,8 @@ static void run_pressure(struct rig *rig)
     struct frame frame;
 
     rig->config.pending_bytes_max = PRESSURE_MAX;
+    /* Beyond our patience: a publisher goes on because it is told, not because it is late. */
+    rig->config.write_deadline_ms = 10 * PATIENCE_S * 1000;
     rig_start(rig);
     reader = peer_connect(rig, 1, 1 << 16);
     peer_text(reader, "CONNECT {\"verbose\":false}\r\nSUB flood 1\r\n");
@@ -1233,9 +1282,9 @@ static void run_churn(struct rig *rig)
 #define MEMORY_MAX        (8u << 20)
 #define MEMORY_PUBLISHERS SHARDS
 #define MEMORY_BYSTANDERS SHARDS
-#define MEMORY_IDLERS     (2 * SHARDS) /* do not read */
-#define MEMORY_CLOSED     4u           /* of them, until the publishers end */
-#define MEMORY_BURSTS_MAX 4000u        /* of 16 messages */
+#define MEMORY_IDLERS     (2 * SHARDS)  /* do not read */
+#define MEMORY_CLOSED     MEMORY_IDLERS /* so many of them, until the publishers end */
+#define MEMORY_BURSTS_MAX 4000u         /* of 16 messages */
 
 static uint64_t memory_closed(const struct rig *rig)
 {
@@ -1331,9 +1380,9 @@ static const struct {
     const char *name;
     void (*run)(struct rig *rig);
 } cases[] = {
-    {"order", run_order},       {"request", run_request},   {"fence", run_fence},
-    {"handover", run_handover}, {"pressure", run_pressure}, {"churn", run_churn},
-    {"memory", run_memory},
+    {"order", run_order},       {"request", run_request}, {"fence", run_fence},
+    {"handover", run_handover}, {"quiet", run_quiet},     {"pressure", run_pressure},
+    {"churn", run_churn},       {"memory", run_memory},
 };
 
 static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind)
