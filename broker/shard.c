@@ -112,7 +112,7 @@ void midge_shard_mark_submitted(struct midge_shard *shard, struct midge_conn *co
 
 /* ---- requests ---- */
 
-static void want_bell(struct midge_shard *shard, uint16_t index)
+static void want_bell(struct midge_shard *shard, uint32_t index)
 {
     shard->bells[index] = true;
     shard->bells_wanted = true;
@@ -186,7 +186,7 @@ static void take_requests(struct midge_shard *shard)
 
 void midge_shard_tell_drained(struct midge_shard *shard, uint16_t watch_shard)
 {
-    for (uint16_t i = 0; i < shard->broker->shard_count; i++) {
+    for (uint32_t i = 0; i < shard->broker->shard_count; i++) {
         if (watch_shard != i && watch_shard != MIDGE_WATCH_MANY)
             continue;
         if (i == shard->index) {
