@@ -478,6 +478,8 @@ void midge_shard_charge(struct midge_shard *shard, int64_t bytes)
 {
     const int64_t before = atomic_load_explicit(&shard->charged_bytes, memory_order_relaxed);
 
+    if (bytes < 0)
+        shard->uncharged_bytes += (uint64_t)-bytes;
     /* One writer: no read-modify-write needed. */
     atomic_store_explicit(&shard->charged_bytes, before + bytes, memory_order_relaxed);
 }
@@ -588,15 +590,18 @@ static void check_memory(struct midge_shard *shard)
 
 static void trim_when_idle(struct midge_shard *shard, bool found)
 {
-    if (MIDGE_LIKELY(shard->pool.released_bytes < TRIM_BYTES_MIN / shard->broker->shard_count))
+    const uint64_t released = shard->pool.released_bytes + shard->uncharged_bytes;
+
+    if (MIDGE_LIKELY(released < TRIM_BYTES_MIN / shard->broker->shard_count))
         return;
-    if (shard->pool.released_bytes != shard->trim_seen_bytes) {
-        shard->trim_seen_bytes = shard->pool.released_bytes;
+    if (released != shard->trim_seen_bytes) {
+        shard->trim_seen_bytes = released;
         shard->trim_at_ns = shard->now_ns + TRIM_QUIET_MS * NS_PER_MS;
     } else if (!found && shard->trim_at_ns <= shard->now_ns) {
         shard->trim_at_ns = UINT64_MAX;
         shard->trim_seen_bytes = 0;
         shard->pool.released_bytes = 0;
+        shard->uncharged_bytes = 0;
         (void)malloc_trim(0);
     }
 }

@@ -80,7 +80,8 @@ struct midge_shard {
     uint32_t listener_count;
     bool memory_short;        /* max_memory was reached at the last look */
     int64_t held_bytes_seen;  /* of the pool and charged, at the last look or less since */
-    uint64_t trim_seen_bytes; /* released_bytes of the pool when the time below was set */
+    uint64_t uncharged_bytes; /* given back by midge_shard_charge() since the last trim */
+    uint64_t trim_seen_bytes; /* those and released_bytes of the pool when the time below was set */
     uint64_t trim_at_ns;      /* free pages go back to the system then, if nothing happens before */
     uint64_t accept_at_ns;    /* accept is tried again then; UINT64_MAX = it runs */
     uint64_t spin_ns;         /* current budget, adapted */

@@ -180,6 +180,22 @@ def case_half_connects_cost_little():
             wait_until(lambda: broker.fd_count() < 20, "the end of all connections")
 
 
+def case_subscriptions_that_left_give_their_memory_back_to_the_system():
+    count = 20000 if SANITIZED else 300000
+    with Broker() as broker, broker.client() as pair:
+        before = broker.rss()
+        with broker.client() as client:
+            for first in range(0, count, 10000):
+                numbers = range(first, first + 10000)
+                client.send(b"".join(b"SUB fleet.%d.state %d\r\n" % (i, i) for i in numbers))
+            client.fence()
+            grown = broker.rss() - before
+        if not SANITIZED:
+            took = wait_until(lambda: broker.rss() <= before + grown / 4, "memory back", 20)
+            note(f"{grown / count:.0f} bytes for each of {count}, back after {took:.1f} s")
+        pair.fence()
+
+
 def connect_many(port, count, data):
     sockets = []
     for _ in range(count):
