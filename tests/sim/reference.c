@@ -21,6 +21,9 @@
 /* And at most this long after the broker was told to stop. */
 #define FLUSH_STOP_NS_MAX (1000 * NS_PER_MS)
 
+/* Bytes behind the control line after which a payload is told from others: `31.12345;`. */
+#define SHOWN_OF_PAYLOAD_MIN 10u
+
 #define TARGETS_MAX 256u
 #define SHOWN_MAX   96u
 
@@ -777,10 +780,21 @@ struct ref_hidden {
     struct ref_frame *winner; /* of those that can have it, the one to which most of it was sent */
     uint32_t can_count;       /* can have it in what was never sent */
     uint32_t begun_count;     /* of these, so many were sent the first bytes */
+    uint32_t told_count;      /* … and enough of them to know */
     uint32_t room_count;      /* have room for it */
     uint32_t sure_count;      /* of these, so many for certain */
     uint32_t member_count;
 };
+
+/* True if what was sent of the frame tells it from any other: payloads begin with peer and number.
+ */
+static bool is_told(const struct ref_frame *frame)
+{
+    const uint32_t left = output_left(frame->sub->conn).len;
+    const uint8_t *end = memchr(frame->bytes, '\n', frame->len);
+
+    return end != NULL && left >= (uint32_t)(end - frame->bytes) + SHOWN_OF_PAYLOAD_MIN;
+}
 
 static struct ref_hidden look_at_members(struct midge_ref *ref, struct ref_groups *groups,
                                          uint32_t group)
@@ -804,6 +818,7 @@ static struct ref_hidden look_at_members(struct midge_ref *ref, struct ref_group
             continue;
         hidden.can_count++;
         hidden.begun_count += left.len != 0;
+        hidden.told_count += is_told(frame);
         if (hidden.winner == NULL || left.len > output_left(hidden.winner->sub->conn).len)
             hidden.winner = frame;
     }
@@ -865,7 +880,7 @@ static bool settle_hidden_group(struct midge_ref *ref, struct ref_msg *msg,
     /* Two of its subscriptions compete for the same room: in which order does not show. */
     if (frame_count_of(groups, hidden.winner->sub->conn) > 1)
         hidden.winner->sub->conn->guessed = true;
-    if (hidden.can_count > 1 && hidden.begun_count != 1) {
+    if (hidden.can_count > 1 && hidden.told_count != 1) {
         for (uint32_t i = 0; i < groups->frames.count; i++) {
             const struct ref_frame *frame = &groups->frames.items[i];
 
