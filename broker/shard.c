@@ -420,7 +420,7 @@ void midge_shard_conn_closed(struct midge_shard *shard, struct midge_conn *conn)
     /* A descriptor came free. */
     if (atomic_load_explicit(&shard->broker->accept_waits, memory_order_relaxed) &&
         atomic_exchange_explicit(&shard->broker->accept_waits, false, memory_order_relaxed)) {
-        for (uint16_t i = 0; i < shard->broker->shard_count; i++)
+        for (uint32_t i = 0; i < shard->broker->shard_count; i++)
             want_bell(shard, i);
     }
 }
