@@ -1022,8 +1022,11 @@ static void end_memory_pick(struct midge_shard *shard, struct midge_conn *conn)
     conn->outbox.memory_pick = false;
     midge_outbox_unlock(&conn->outbox);
     /* Release pairs with the acquire in begin_memory_pick(). */
-    if (picked)
+    if (picked) {
         atomic_store_explicit(&shard->broker->memory_picking, false, memory_order_release);
+        /* Whoever picked it may sleep by now. */
+        shard->look_at_memory = true;
+    }
 }
 
 /* The last step that needs the descriptor, once nothing is under way any more. */

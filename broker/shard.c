@@ -497,8 +497,10 @@ static bool is_memory_short(struct midge_shard *shard)
 
     if (held < shard->held_bytes_seen)
         shard->held_bytes_seen = held;
-    if (MIDGE_LIKELY(!shard->memory_short && held - shard->held_bytes_seen < step))
+    if (MIDGE_LIKELY(!shard->memory_short && !shard->look_at_memory &&
+                     held - shard->held_bytes_seen < step))
         return false;
+    shard->look_at_memory = false;
     shard->held_bytes_seen = held;
     shard->memory_short = midge_broker_memory_bytes(shard->broker) > bytes_max;
     return shard->memory_short;
@@ -743,7 +745,8 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
     uint64_t deadline_ns;
 
     if (!may_wait || shard->settle_soon || shard->dirty.count > 0 || shard->purging != NULL ||
-        shard->look_at_paused || midge_reclaim_waiting(shard->participant) > 0 ||
+        shard->look_at_paused || shard->look_at_memory ||
+        midge_reclaim_waiting(shard->participant) > 0 ||
         atomic_load_explicit(&shard->inbox, memory_order_relaxed) != NULL ||
         atomic_load_explicit(&shard->arrivals, memory_order_relaxed) != NULL)
         return 0;

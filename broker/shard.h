@@ -78,6 +78,7 @@ struct midge_shard {
     struct midge_conn *purging;   /* of which subscriptions leave the index */
     struct midge_listener_state listeners[MIDGE_LISTENERS_MAX];
     uint32_t listener_count;
+    bool look_at_memory;      /* a connection closed for max_memory is gone: perhaps another must */
     bool memory_short;        /* max_memory was reached at the last look */
     int64_t held_bytes_seen;  /* of the pool and charged, at the last look or less since */
     uint64_t uncharged_bytes; /* given back by midge_shard_charge() since the last trim */

@@ -316,11 +316,13 @@ def case_announced_payloads_count_against_max_memory():
         base = broker.fd_count()
         sockets = connect_many(broker.port, count, b"PUB a 1048576\r\n" + b"x" * 100)
         wait_until(lambda: "max_memory of" in broker.log(), "the log line of max_memory")
+        # Nothing comes in meanwhile: the broker goes on for itself.
+        time.sleep(0.5)
+        took = wait_until(lambda: broker.fd_count() - base <= 64, "the end of those over max_memory")
         time.sleep(0.5)
         pair.exchange()
         left = broker.fd_count() - base
-        note(f"{left} of {count} connections left under max_memory of 64 MiB")
-        check(left <= 64, f"{left} connections hold 1 MiB each under a max_memory of 64 MiB")
+        note(f"{left} of {count} connections left under max_memory of 64 MiB after {took + 0.5:.1f} s")
         check(left >= 16, f"only {left} connections left: more were closed than needed")
         for item in sockets:
             item.close()
