@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -29,6 +31,19 @@ void midge_process_sleep_ns(uint64_t ns)
                                    .tv_nsec = (long)(ns % 1000000000ull)};
 
     (void)nanosleep(&pause, NULL);
+}
+
+void midge_process_sleep_until_ns(uint64_t at_ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(at_ns / 1000000000ull),
+                                   .tv_nsec = (long)(at_ns % 1000000000ull)};
+
+    (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
+void midge_process_be_punctual(void)
+{
+    (void)prctl(PR_SET_TIMERSLACK, 1ul);
 }
 
 enum midge_status midge_process_pin(uint32_t cpu)
@@ -57,6 +72,28 @@ enum midge_status midge_process_cpu_ns(pid_t pid, uint64_t *ns_out)
     }
     *ns_out = to_ns(used);
     return MIDGE_OK;
+}
+
+enum midge_status midge_process_resident(pid_t pid, uint64_t *len_out)
+{
+    char path[64];
+    char line[256];
+    unsigned long long kibibytes = 0;
+    bool is_found = pid == 0;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = pid == 0 ? NULL : fopen(path, "re");
+
+    while (file != NULL && !is_found && fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, "VmRSS:", 6) == 0) {
+            kibibytes = strtoull(line + 6, NULL, 10);
+            is_found = true;
+        }
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    *len_out = kibibytes * 1024;
+    return is_found ? MIDGE_OK : MIDGE_E_SYSTEM;
 }
 
 enum midge_status midge_process_fork(pid_t *pid_out)

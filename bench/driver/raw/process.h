@@ -23,6 +23,13 @@ uint64_t midge_process_now_ns(void);
 /** Sleep at least `ns`. */
 void midge_process_sleep_ns(uint64_t ns);
 
+/** Sleep until CLOCK_MONOTONIC shows `at_ns`; returns at once if it does. */
+void midge_process_sleep_until_ns(uint64_t at_ns);
+
+/** Let sleeps of this process, and of those forked later, end when they are due: within 1 ns
+ * instead of the kernel's 50 us of slack. */
+void midge_process_be_punctual(void);
+
 /** Run this process, and those forked later, on one CPU only. @return MIDGE_OK; E_SYSTEM */
 MIDGE_MUST_CHECK enum midge_status midge_process_pin(uint32_t cpu);
 
@@ -36,6 +43,15 @@ MIDGE_MUST_CHECK enum midge_status midge_process_pin(uint32_t cpu);
  * @return MIDGE_OK; E_SYSTEM: no such process
  */
 MIDGE_MUST_CHECK enum midge_status midge_process_cpu_ns(pid_t pid, uint64_t *ns_out);
+
+/**
+ * Resident memory of a process (VmRSS).
+ *
+ * @param pid      0 = not asked for: *len_out is 0
+ * @param len_out  bytes; set on MIDGE_OK
+ * @return MIDGE_OK; E_SYSTEM: no such process
+ */
+MIDGE_MUST_CHECK enum midge_status midge_process_resident(pid_t pid, uint64_t *len_out);
 
 /**
  * Fork; the child is killed if this process dies first.

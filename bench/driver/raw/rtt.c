@@ -1,11 +1,9 @@
 /*
  * Round trips of one request in flight.
  *
- * Requester and responder are two processes with a blocking socket each. The requester sends
- * `PUB svc <inbox>.<n> <size>`, the responder publishes the same payload to the reply subject. By
- * default every request has a reply subject of its own under one wildcard subscription, as client
- * libraries do;
- * `--inbox fixed` keeps it the same. Widths never change, so every request is as long as the next.
+ * Requester and responder are two processes with a blocking socket each; request.h says what they
+ * send. By default every request has a reply subject of its own under one wildcard subscription, as
+ * client libraries do; `--inbox fixed` keeps it the same.
  *
  * Latency is the time from before send() until the whole reply has been read. Each reply is
  * compared byte for byte; the first one that is wrong, lost or doubled ends the run as failed.
@@ -20,25 +18,16 @@
 
 #include "process.h"
 #include "raw.h"
+#include "request.h"
 #include "samples.h"
 #include "wire.h"
 
-/* As long as the inbox of the client libraries: "_INBOX.", 22 characters, and 8 for the request. */
-#define INBOX_FORMAT "_INBOX.raw%019u."
-#define INBOX_LEN    30u
-#define TOKEN_LEN    8u
-#define HEAD_LEN_MAX 256u /* bytes of a PUB line; the responder's subjects are ours */
-#define STRAGGLER_MS 20   /* a doubled reply through a relay follows at once */
+#define STRAGGLER_MS 20 /* a doubled reply through a relay follows at once */
 #define PERCENTILES  4u
 
 struct requester {
     struct midge_wire wire;
-    uint8_t *frame; /* own; one PUB, patched in place */
-    uint32_t frame_len;
-    uint8_t *reply; /* borrow, in frame: the reply subject */
-    uint32_t reply_len;
-    uint8_t *payload; /* borrow, in frame */
-    uint32_t payload_len;
+    struct midge_request request;
     bool is_inbox_fixed;
 };
 
@@ -48,80 +37,25 @@ struct report {
     struct midge_samples samples;
 };
 
-static enum midge_status complain(enum midge_status status, const char *what, uint64_t number)
-{
-    (void)fprintf(stderr, "midge-raw: request %llu: %s\n", (unsigned long long)number, what);
-    return status;
-}
-
-static void inbox_text(char text[INBOX_LEN + 2])
-{
-    const int len = snprintf(text, INBOX_LEN + 1, INBOX_FORMAT, (unsigned)getpid());
-
-    MIDGE_ASSERT(len == (int)INBOX_LEN);
-}
-
-static enum midge_status requester_prepare(struct requester *requester,
-                                           const struct midge_raw_options *options)
-{
-    char inbox[INBOX_LEN + 2];
-    int len = 0;
-
-    requester->is_inbox_fixed = options->is_inbox_fixed;
-    requester->payload_len = options->size;
-    requester->frame = (uint8_t *)malloc(HEAD_LEN_MAX + (size_t)options->size + 2);
-    if (requester->frame == NULL)
-        return MIDGE_E_MEMORY;
-    inbox_text(inbox);
-    len = snprintf((char *)requester->frame, HEAD_LEN_MAX, "PUB svc %s00000000 %u\r\n", inbox,
-                   options->size);
-    MIDGE_ASSERT(len > 0 && len < (int)HEAD_LEN_MAX);
-    requester->reply = requester->frame + strlen("PUB svc ");
-    requester->reply_len = INBOX_LEN + TOKEN_LEN;
-    requester->payload = requester->frame + len;
-    memset(requester->payload, 'x', options->size);
-    midge_wire_put_line_end(requester->payload + options->size);
-    requester->frame_len = (uint32_t)len + options->size + 2;
-    return MIDGE_OK;
-}
-
-static enum midge_status check_reply(const struct requester *requester,
-                                     const struct midge_wire_frame *frame, uint64_t number)
-{
-    const struct midge_slice reply = midge_slice_make(requester->reply, requester->reply_len);
-    const struct midge_slice payload = midge_slice_make(requester->payload, requester->payload_len);
-    uint64_t found = 0;
-
-    if (frame->kind == MIDGE_WIRE_MSG && midge_slice_equal(frame->payload, payload) &&
-        midge_slice_equal(frame->subject, reply))
-        return MIDGE_OK;
-    if (frame->kind == MIDGE_WIRE_MSG && midge_wire_get_number(frame->payload, &found) &&
-        found < number)
-        return complain(MIDGE_E_PARSE, "an earlier reply came twice", number);
-    return complain(MIDGE_E_PARSE, "wrong reply", number);
-}
-
 static enum midge_status exchange(struct requester *requester, uint64_t number, uint64_t *ns_out)
 {
     struct midge_wire_frame frame;
 
-    midge_wire_put_number(requester->payload, MIDGE_WIRE_NUMBER_LEN, number);
-    if (!requester->is_inbox_fixed)
-        midge_wire_put_number(requester->reply + INBOX_LEN, TOKEN_LEN, number);
+    midge_request_set_number(&requester->request, number, requester->is_inbox_fixed);
 
     const uint64_t begin_ns = midge_process_now_ns();
     enum midge_status status =
-        midge_wire_send(&requester->wire, requester->frame, requester->frame_len);
+        midge_wire_send(&requester->wire, requester->request.frame, requester->request.frame_len);
 
     if (status != MIDGE_OK)
-        return complain(status, strerror(errno), number);
+        return midge_request_complain(status, strerror(errno), number);
     status = midge_wire_read(&requester->wire, &frame);
     *ns_out = midge_process_now_ns() - begin_ns;
     if (status == MIDGE_AGAIN)
-        return complain(status, "reply lost: nothing within the timeout", number);
+        return midge_request_complain(status, "reply lost: nothing within the timeout", number);
     if (status == MIDGE_E_EOF)
-        return complain(status, "reply lost: connection closed", number);
-    return status == MIDGE_OK ? check_reply(requester, &frame, number) : status;
+        return midge_request_complain(status, "reply lost: connection closed", number);
+    return status == MIDGE_OK ? midge_request_check(&requester->request, &frame, number) : status;
 }
 
 /* Nothing may follow the last reply. */
@@ -129,11 +63,13 @@ static enum midge_status check_end(struct requester *requester, bool is_relay, u
 {
     if (is_relay)
         return midge_wire_has_more(&requester->wire, STRAGGLER_MS)
-                   ? complain(MIDGE_E_PARSE, "bytes after the last reply", number)
+                   ? midge_request_complain(MIDGE_E_PARSE, "bytes after the last reply", number)
                    : MIDGE_OK;
     const enum midge_status status = midge_wire_fence(&requester->wire);
 
-    return status == MIDGE_OK ? status : complain(status, "no PONG after the last reply", number);
+    return status == MIDGE_OK
+               ? status
+               : midge_request_complain(status, "no PONG after the last reply", number);
 }
 
 static enum midge_status measure(struct requester *requester,
@@ -150,7 +86,7 @@ static enum midge_status measure(struct requester *requester,
         if (number == options->warmup) {
             status = midge_process_cpu_ns(options->server_pid, &cpu_begin_ns);
             if (status != MIDGE_OK)
-                return complain(status, strerror(errno), number);
+                return midge_request_complain(status, strerror(errno), number);
             begin_ns = midge_process_now_ns();
         }
         status = exchange(requester, number, &ns);
@@ -162,37 +98,9 @@ static enum midge_status measure(struct requester *requester,
     report->elapsed_ns = midge_process_now_ns() - begin_ns;
     status = midge_process_cpu_ns(options->server_pid, &cpu_end_ns);
     if (status != MIDGE_OK)
-        return complain(status, strerror(errno), total);
+        return midge_request_complain(status, strerror(errno), total);
     report->server_cpu_ns = cpu_end_ns - cpu_begin_ns;
     return check_end(requester, options->is_relay, total);
-}
-
-/* Answer until the connection closes. A quiet time is no error: the requester decides what is lost.
- */
-static enum midge_status respond(struct midge_wire *wire)
-{
-    uint8_t *reply = (uint8_t *)malloc(HEAD_LEN_MAX + MIDGE_WIRE_PAYLOAD_MAX + 2);
-    struct midge_wire_frame frame;
-    enum midge_status status = reply == NULL ? MIDGE_E_MEMORY : MIDGE_OK;
-
-    while (status == MIDGE_OK || status == MIDGE_AGAIN) {
-        status = midge_wire_read(wire, &frame);
-        if (status != MIDGE_OK)
-            continue;
-        if (frame.kind != MIDGE_WIRE_MSG || frame.reply.len == 0 || frame.reply.len > 128) {
-            status = MIDGE_E_PARSE;
-            continue;
-        }
-        const int head_len =
-            snprintf((char *)reply, HEAD_LEN_MAX, "PUB %.*s %u\r\n", (int)frame.reply.len,
-                     (const char *)frame.reply.base, frame.payload.len);
-
-        memcpy(reply + head_len, frame.payload.base, frame.payload.len);
-        midge_wire_put_line_end(reply + head_len + frame.payload.len);
-        status = midge_wire_send(wire, reply, (uint32_t)head_len + frame.payload.len + 2);
-    }
-    free(reply);
-    return status;
 }
 
 static void print_json(const struct midge_raw_options *options, struct report *report)
@@ -247,7 +155,6 @@ static void print_text(const struct midge_raw_options *options, struct report *r
 static enum midge_status open_both(struct requester *requester, struct midge_wire *responder,
                                    const struct midge_raw_options *options)
 {
-    char inbox[INBOX_LEN + 2];
     enum midge_status status = midge_wire_open(&requester->wire, &options->endpoint,
                                                options->is_relay, 0, options->timeout_ms);
 
@@ -257,10 +164,7 @@ static enum midge_status open_both(struct requester *requester, struct midge_wir
         midge_wire_open(responder, &options->endpoint, options->is_relay, 0, options->timeout_ms);
     if (status != MIDGE_OK || options->is_relay)
         return status;
-    inbox_text(inbox);
-    inbox[INBOX_LEN] = '*';
-    inbox[INBOX_LEN + 1] = '\0';
-    status = midge_wire_subscribe(&requester->wire, inbox);
+    status = midge_request_subscribe(&requester->wire, 0);
     return status == MIDGE_OK ? midge_wire_subscribe(responder, "svc") : status;
 }
 
@@ -271,7 +175,7 @@ static enum midge_status run(struct requester *requester, struct midge_wire *res
     enum midge_status status = open_both(requester, responder, options);
 
     if (status == MIDGE_OK)
-        status = requester_prepare(requester, options);
+        status = midge_request_init(&requester->request, 0, options->size);
     if (status == MIDGE_OK)
         status = midge_samples_init(&report->samples, options->count);
     if (status == MIDGE_OK)
@@ -280,19 +184,19 @@ static enum midge_status run(struct requester *requester, struct midge_wire *res
         return status;
     if (pid == 0) {
         midge_wire_close(&requester->wire);
-        status = respond(responder);
+        status = midge_request_respond(responder);
         _exit(status == MIDGE_E_EOF ? EXIT_SUCCESS : EXIT_FAILURE);
     }
     midge_wire_close(responder);
     status = measure(requester, options, report);
     if (!midge_process_end(pid) && status == MIDGE_OK)
-        status = complain(MIDGE_E_PARSE, "responder failed", options->count);
+        status = midge_request_complain(MIDGE_E_PARSE, "responder failed", options->count);
     return status;
 }
 
 enum midge_status midge_rtt_run(const struct midge_raw_options *options)
 {
-    struct requester requester = {.wire = {.fd = -1}};
+    struct requester requester = {.wire = {.fd = -1}, .is_inbox_fixed = options->is_inbox_fixed};
     struct midge_wire responder = {.fd = -1};
     struct report report = {.elapsed_ns = 0};
     const enum midge_status status = run(&requester, &responder, options, &report);
@@ -302,7 +206,7 @@ enum midge_status midge_rtt_run(const struct midge_raw_options *options)
     else if (status == MIDGE_OK)
         print_text(options, &report);
     midge_samples_deinit(&report.samples);
-    free(requester.frame);
+    midge_request_deinit(&requester.request);
     midge_wire_close(&responder);
     midge_wire_close(&requester.wire);
     return status;

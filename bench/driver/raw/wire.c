@@ -66,7 +66,7 @@ static enum midge_status make_room(struct midge_wire *wire)
     return MIDGE_OK;
 }
 
-static enum midge_status read_more(struct midge_wire *wire)
+enum midge_status midge_wire_receive(struct midge_wire *wire)
 {
     enum midge_status status = make_room(wire);
 
@@ -150,6 +150,7 @@ static enum midge_status parse_msg(struct midge_slice line, struct midge_wire_fr
         return MIDGE_E_PARSE;
     frame_out->kind = MIDGE_WIRE_MSG;
     frame_out->subject = tokens[1];
+    frame_out->sid = line.base[0] == 'M' ? tokens[2] : midge_slice_make(line.base, 0);
     frame_out->reply = count == fixed ? midge_slice_make(line.base, 0) : tokens[count - 2];
     return parse_size(tokens[count - 1], payload_len_out) ? MIDGE_OK : MIDGE_E_PARSE;
 }
@@ -202,7 +203,7 @@ static bool is_msg(struct midge_slice line)
            midge_slice_starts_with(line, MIDGE_SLICE_LITERAL("PUB "));
 }
 
-enum midge_status midge_wire_read(struct midge_wire *wire, struct midge_wire_frame *frame_out)
+enum midge_status midge_wire_next(struct midge_wire *wire, struct midge_wire_frame *frame_out)
 {
     for (;;) {
         struct midge_slice line = {.base = NULL};
@@ -212,13 +213,21 @@ enum midge_status midge_wire_read(struct midge_wire *wire, struct midge_wire_fra
         if (status == MIDGE_OK)
             status = is_msg(line) ? cut_msg(wire, line, line_end_off, frame_out)
                                   : cut_line(wire, line, line_end_off, frame_out);
-        if (status == MIDGE_AGAIN) {
-            status = read_more(wire);
-            if (status != MIDGE_OK)
-                return status;
-        } else if (status != MIDGE_FULL) {
+        if (status != MIDGE_FULL)
             return status;
-        }
+    }
+}
+
+enum midge_status midge_wire_read(struct midge_wire *wire, struct midge_wire_frame *frame_out)
+{
+    for (;;) {
+        enum midge_status status = midge_wire_next(wire, frame_out);
+
+        if (status != MIDGE_AGAIN)
+            return status;
+        status = midge_wire_receive(wire);
+        if (status != MIDGE_OK)
+            return status;
     }
 }
 
@@ -264,7 +273,7 @@ static enum midge_status shake_hands(struct midge_wire *wire)
     uint32_t line_end_off = 0;
 
     while (peek_line(wire, &line, &line_end_off) == MIDGE_AGAIN) {
-        const enum midge_status status = read_more(wire);
+        const enum midge_status status = midge_wire_receive(wire);
 
         if (status != MIDGE_OK)
             return fail(status, "no INFO from the server", midge_slice_text(""));

@@ -41,6 +41,7 @@ enum midge_wire_kind {
 struct midge_wire_frame {
     enum midge_wire_kind kind;
     struct midge_slice subject; /* borrow: all slices until the next read */
+    struct midge_slice sid;     /* empty where a relay forwards PUB */
     struct midge_slice reply;   /* empty if none */
     struct midge_slice payload;
 };
@@ -69,6 +70,24 @@ MIDGE_MUST_CHECK enum midge_status midge_wire_open(struct midge_wire *wire,
 
 /** Close and free. Also right after a failed open, and on a zeroed struct with fd -1. */
 void midge_wire_close(struct midge_wire *wire);
+
+/**
+ * Cut the next frame out of what has been read, without reading on.
+ *
+ * @param frame_out  borrow, until the next receive
+ * @return MIDGE_OK; AGAIN: more bytes are needed; E_PARSE, E_PEER_ERR: with a line on standard
+ *         error; E_WRITE: a PING could not be answered
+ */
+MIDGE_MUST_CHECK enum midge_status midge_wire_next(struct midge_wire *wire,
+                                                   struct midge_wire_frame *frame_out);
+
+/**
+ * Read once, what is there or comes first.
+ *
+ * @return MIDGE_OK; AGAIN: nothing came within the timeout; E_EOF; E_READ, E_PARSE: with a line on
+ *         standard error. Cost: one system call.
+ */
+MIDGE_MUST_CHECK enum midge_status midge_wire_receive(struct midge_wire *wire);
 
 /**
  * Read the next frame.
