@@ -6,6 +6,7 @@ point, say it, and fail. The relays must carry every byte, however the frames ar
 
 import json
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -24,7 +25,7 @@ class Connection:
         self.broker = broker
         self.peer = peer
         self.lock = threading.Lock()
-        self.subject = None
+        self.sids = {}  # by subject
 
     def send(self, data):
         with self.lock:
@@ -47,7 +48,7 @@ class Connection:
             for line in lines:
                 words = line.split()
                 if words[0] == b"SUB":
-                    self.subject = words[1].decode()
+                    self.sids[words[1].decode()] = words[-1].decode()
                 elif words[0] == b"PING":
                     self.send(self.broker.before_pong + b"PONG\r\n")
                 elif words[0] == b"PUB":
@@ -84,11 +85,11 @@ class FakeBroker:
 
     def publish(self, publisher, names, payload):
         subject = names[0]
-        for target in list(self.connections):
-            pattern = target.subject or ""
-            if pattern != subject and not (pattern.endswith("*") and subject.startswith(pattern[:-1])):
-                continue
-            frame = f"MSG {subject} 1 {' '.join([*names[1:], str(len(payload) - 2)])}\r\n".encode()
+        targets = [(target, sid) for target in list(self.connections)
+                   for pattern, sid in list(target.sids.items())
+                   if pattern == subject or (pattern.endswith("*") and subject.startswith(pattern[:-1]))]
+        for target, sid in targets:
+            frame = f"MSG {subject} {sid} {' '.join([*names[1:], str(len(payload) - 2)])}\r\n".encode()
             frame += payload
             if subject != "svc":
                 with self.lock:
@@ -230,6 +231,82 @@ class Publish(Raw):
         done = self.run_raw("pub", arguments=[*self.load, "--stalled", "1", "--count", "50"])
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(json.loads(done.stdout)["stalled_closed"], 0)
+
+
+    def test_wrong_byte_beyond_the_number_is_found(self):
+        self.assert_finds(self.run_raw("pub", lambda _, frame: frame[:-3] + b"y\r\n", arguments=self.load),
+                          "message is not one of ours")
+
+    def test_warm_up_is_not_counted_and_the_rate_is_reported(self):
+        done = self.run_raw("pub", arguments=[*self.load, "--warmup", "20", "--rate", "10000"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        self.assertEqual((report["published"], report["delivered"]), (400, 800))
+        self.assertLess(report["published_per_s"], 11000)
+
+
+class Requests(Raw):
+    load = ["--connections", "3", "--in-flight", "4", "--count", "60", "--warmup", "10", "--size", "32"]
+
+    def req(self, fault=None, arguments=()):
+        return self.run_raw("req", fault, arguments=[*self.load, *arguments])
+
+    def test_right_replies_are_counted_at_full_speed_and_at_a_rate(self):
+        for extra in ([], ["--rate", "1000"]):
+            self.directory = tempfile.TemporaryDirectory()
+            self.addCleanup(self.directory.cleanup)
+            done = self.req(arguments=extra)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            report = json.loads(done.stdout)
+            self.assertEqual((report["count"], report["errors"]), (60, 0))
+
+    def test_wrong_payload_is_found(self):
+        self.assert_finds(self.req(lambda _, frame: frame[:-3] + b"y\r\n"), "wrong reply")
+
+    def test_lost_reply_is_found(self):
+        self.assert_finds(self.req(lambda *_: b""), "midge-raw: request ")
+
+    def test_doubled_reply_is_found(self):
+        self.assert_finds(self.req(lambda _, frame: frame * 2), "midge-raw: request ")
+
+    def test_closed_connection_is_found(self):
+        # Whether reading or sending sees it first is chance.
+        self.assert_finds(self.req(close_now), "midge-raw: request ")
+
+
+class Many(Raw):
+    def conns(self, fault=None):
+        return self.run_raw("conns", fault, arguments=["--connections", "30", "--idle-ms", "1"])
+
+    def subs(self, fault=None):
+        return self.run_raw("subs", fault, arguments=["--subscriptions", "50", "--idle-ms", "1", "--count",
+                                                      "100"])
+
+    def test_connections_are_counted(self):
+        done = self.conns()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["connections"], 30)
+
+    def test_subscriptions_get_their_messages(self):
+        done = self.subs()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertGreaterEqual(json.loads(done.stdout)["published"], 100)
+
+    def test_lost_message_is_found(self):
+        self.assert_finds(self.conns(lambda *_: b""), "connection 24 is lost or got a wrong message")
+
+    def test_doubled_message_is_found(self):
+        self.assert_finds(self.conns(lambda _, frame: frame * 2), "connection 24 ")
+
+    def test_message_lost_to_a_subscription_is_found(self):
+        self.assert_finds(self.subs(lambda *_: b""), "lost")
+
+    def test_message_with_another_sid_is_found(self):
+        self.assert_finds(self.subs(lambda _, frame: re.sub(rb" (\d+) 16\r", rb" 1\1 16\r", frame)),
+                          "wrong sid")
+
+    def test_message_doubled_to_a_subscription_is_found(self):
+        self.assert_finds(self.subs(lambda _, frame: frame * 2), "doubled or wrong")
 
 
 class Relay(unittest.TestCase):

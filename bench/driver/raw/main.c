@@ -13,15 +13,31 @@
 
 #define TIMEOUT_MS_MAX 600000u
 #define WINDOW_MAX     100000000u
-#define NUMBERS        10u
+#define RATE_MAX       100000000u
+#define IN_FLIGHT_MAX  1024u
+#define NUMBERS        16u
 
 static const char usage[] =
-    "usage: midge-raw rtt (--url URL | --relay URL) [--count N] [--warmup N] [--inbox "
-    "unique|fixed]\n"
-    "       midge-raw pub --url URL [--count N] [--publishers N] [--subscribers N] [--stalled N]\n"
-    "                     [--window N]\n"
-    "both:  [--size BYTES] [--cpu N] [--server-pid PID] [--timeout-ms N] [--json]\n"
-    "URL:   nats://HOST:PORT, tcp:PORT, unix:///PATH or unix:PATH\n";
+    "usage: midge-raw rtt (--url URL | --relay URL) [--inbox unique|fixed]\n"
+    "       midge-raw req --url URL [--connections N] [--in-flight N] [--rate N] [--cpu-ms N]\n"
+    "       midge-raw pub --url URL [--publishers N] [--subscribers N] [--stalled N] [--window N]\n"
+    "                     [--rate N] [--cpu-ms N]\n"
+    "       midge-raw conns --url URL [--connections N] [--idle-ms N]\n"
+    "       midge-raw subs --url URL [--subscriptions N] [--idle-ms N] [--cpu-ms N]\n"
+    "all:   [--count N] [--warmup N] [--size BYTES] [--cpu N] [--server-pid PID] [--timeout-ms N]\n"
+    "       [--json]\n"
+    "URL:   nats://HOST:PORT, tcp:PORT, unix:///PATH or unix:PATH\n"
+    "--cpu-ms N instead of --count: until the server has used N ms of CPU time\n"
+    "--rate N: a second, by all together; without it as fast as it goes\n";
+
+static const struct {
+    const char *name;
+    enum midge_status (*run_cb)(const struct midge_raw_options *options);
+} modes[MIDGE_RAW_MODES] = {
+    [MIDGE_RAW_RTT] = {"rtt", midge_rtt_run},    [MIDGE_RAW_REQ] = {"req", midge_req_run},
+    [MIDGE_RAW_PUB] = {"pub", midge_pub_run},    [MIDGE_RAW_CONNS] = {"conns", midge_conns_run},
+    [MIDGE_RAW_SUBS] = {"subs", midge_subs_run},
+};
 
 /* Options that are a number: where it goes and what is allowed. */
 struct number {
@@ -83,6 +99,12 @@ static const struct option names[] = {
     {"window", required_argument, NULL, OPTION_NUMBER + 7},
     {"cpu", required_argument, NULL, OPTION_NUMBER + 8},
     {"server-pid", required_argument, NULL, OPTION_NUMBER + 9},
+    {"cpu-ms", required_argument, NULL, OPTION_NUMBER + 10},
+    {"rate", required_argument, NULL, OPTION_NUMBER + 11},
+    {"connections", required_argument, NULL, OPTION_NUMBER + 12},
+    {"in-flight", required_argument, NULL, OPTION_NUMBER + 13},
+    {"subscriptions", required_argument, NULL, OPTION_NUMBER + 14},
+    {"idle-ms", required_argument, NULL, OPTION_NUMBER + 15},
     {NULL, 0, NULL, 0},
 };
 
@@ -101,6 +123,12 @@ static bool parse(struct midge_raw_options *options, int argc, char **argv)
         {"window", &options->window, 1, WINDOW_MAX},
         {"cpu", &cpu, 0, CPU_SETSIZE - 1},
         {"server-pid", &server_pid, 1, INT32_MAX},
+        {"cpu-ms", &options->cpu_ms, 1, TIMEOUT_MS_MAX},
+        {"rate", &options->rate, 1, RATE_MAX},
+        {"connections", &options->connections, 1, MIDGE_RAW_CONNECTIONS_MAX},
+        {"in-flight", &options->in_flight, 1, IN_FLIGHT_MAX},
+        {"subscriptions", &options->subscriptions, 1, MIDGE_RAW_SUBSCRIPTIONS_MAX},
+        {"idle-ms", &options->idle_ms, 0, TIMEOUT_MS_MAX},
     };
     int option = 0;
     int name_index = 0;
@@ -126,22 +154,45 @@ static bool parse(struct midge_raw_options *options, int argc, char **argv)
     return options->has_endpoint && optind == argc;
 }
 
+/* What an option alone cannot say. */
+static bool is_consistent(const struct midge_raw_options *options)
+{
+    if (options->is_relay && options->mode != MIDGE_RAW_RTT)
+        return false;
+    if (options->mode == MIDGE_RAW_REQ && options->connections > MIDGE_RAW_REQUESTERS_MAX)
+        return false;
+    return options->cpu_ms == 0 || options->server_pid != 0;
+}
+
+static bool parse_mode(struct midge_raw_options *options, const char *text)
+{
+    for (uint32_t i = 0; i < MIDGE_RAW_MODES; i++) {
+        if (text != NULL && strcmp(text, modes[i].name) == 0) {
+            options->mode = (enum midge_raw_mode)i;
+            options->warmup = i == MIDGE_RAW_RTT ? 2000 : 0;
+            options->connections = i == MIDGE_RAW_CONNS ? 5000 : 16;
+            return true;
+        }
+    }
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     struct midge_raw_options options = {
         .count = 20000,
-        .warmup = 2000,
         .size = 16,
         .timeout_ms = 5000,
         .publishers = 1,
         .subscribers = 1,
         .window = 8192,
+        .in_flight = 8,
+        .subscriptions = 1000000,
+        .idle_ms = 1000,
     };
-    const bool is_rtt = argc > 1 && strcmp(argv[1], "rtt") == 0;
-    const bool is_pub = argc > 1 && strcmp(argv[1], "pub") == 0;
 
-    if (!(is_rtt || is_pub) || !parse(&options, argc - 1, argv + 1) ||
-        (is_pub && options.is_relay)) {
+    if (!parse_mode(&options, argv[1]) || !parse(&options, argc - 1, argv + 1) ||
+        !is_consistent(&options)) {
         (void)fputs(usage, stderr);
         return EXIT_FAILURE;
     }
@@ -149,7 +200,5 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "midge-raw: --cpu %u: %s\n", options.cpu, strerror(errno));
         return EXIT_FAILURE;
     }
-    const enum midge_status status = is_rtt ? midge_rtt_run(&options) : midge_pub_run(&options);
-
-    return status == MIDGE_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+    return modes[options.mode].run_cb(&options) == MIDGE_OK ? EXIT_SUCCESS : EXIT_FAILURE;
 }

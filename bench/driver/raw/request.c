@@ -53,7 +53,7 @@ enum midge_status midge_request_init(struct midge_request *request, uint32_t inb
         .payload = frame + len,
         .payload_len = size,
     };
-    memset(request->payload, 'x', size);
+    midge_wire_put_filler(request->payload, size);
     midge_wire_put_line_end(request->payload + size);
     midge_request_set_number(request, 0, false);
     return MIDGE_OK;

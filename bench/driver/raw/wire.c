@@ -15,6 +15,9 @@
 /* MSG <subject> <sid> [reply] <size> has the most. */
 #define TOKENS_MAX 5u
 
+/* What payloads are filled with. */
+#define FILLER 'x'
+
 static const char connect_line[] =
     "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,"
     "\"protocol\":1,\"lang\":\"raw\",\"version\":\"" MIDGE_VERSION "\"}\r\n";
@@ -325,6 +328,22 @@ void midge_wire_put_line_end(uint8_t *bytes)
 {
     bytes[0] = '\r';
     bytes[1] = '\n';
+}
+
+void midge_wire_put_filler(uint8_t *bytes, uint32_t len)
+{
+    memset(bytes, FILLER, len);
+}
+
+/* The first byte is right and each is as the one before: one comparison of the rest with itself. */
+bool midge_wire_has_filler(struct midge_slice payload)
+{
+    const uint8_t *rest = payload.base + MIDGE_WIRE_NUMBER_LEN;
+
+    MIDGE_ASSERT(payload.len >= MIDGE_WIRE_NUMBER_LEN);
+    const uint32_t len = payload.len - MIDGE_WIRE_NUMBER_LEN;
+
+    return len == 0 || (rest[0] == FILLER && memcmp(rest, rest + 1, len - 1) == 0);
 }
 
 void midge_wire_put_number(uint8_t *bytes, uint32_t digits, uint64_t value)

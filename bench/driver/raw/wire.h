@@ -121,6 +121,12 @@ MIDGE_MUST_CHECK bool midge_wire_has_more(struct midge_wire *wire, int wait_ms);
 /** Write the two bytes that end a line and a payload. */
 void midge_wire_put_line_end(uint8_t *bytes);
 
+/** Write a payload as all loads send it, but for the number that it begins with. */
+void midge_wire_put_filler(uint8_t *bytes, uint32_t len);
+
+/** True if every byte behind the number is as midge_wire_put_filler() wrote it. */
+MIDGE_MUST_CHECK bool midge_wire_has_filler(struct midge_slice payload);
+
 /** Write `digits` lower-case hexadecimal digits. */
 void midge_wire_put_number(uint8_t *bytes, uint32_t digits, uint64_t value);
 
