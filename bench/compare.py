@@ -7,31 +7,22 @@ of those ratios with its 95 % interval, and the relay against itself (A/A) shows
 tell apart. The method and its limits are in docs/BENCHMARKS.md.
 """
 
-import argparse
-import json
 import os
-import resource
 import shlex
 import sys
 import tempfile
-import time
 
 sys.dont_write_bytecode = True
-from measure import document, environment, stats, subjects  # noqa: E402
+from measure import environment, report, stats, subjects  # noqa: E402
 
 BASE = "floor"
 DEFAULT_SUBJECTS = "floor,floor-again,floor-io_uring,midge,nats"
 GOAL = 1.15  # midge-server over the bare relay, p50
-NOISY_SHARE = 0.05  # of the measuring core, by others, before the figures are marked as noisy
 TRANSPORT_NAMES = {"tcp": "TCP", "unix": "Unix socket"}
 
 
 def parse_arguments(argv):
-    here = os.path.dirname(os.path.abspath(__file__))
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--build", default=os.path.join(here, "..", "build", "release"),
-                        help="directory of midge-raw, midge-floor, midge-server")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser = report.parser(__doc__, "compare", 20)
     parser.add_argument("--count", type=int, default=20000, help="measured requests of each run")
     parser.add_argument("--warmup", type=int, default=2000)
     parser.add_argument("--size", type=int, default=16, help="payload bytes")
@@ -39,12 +30,6 @@ def parse_arguments(argv):
     parser.add_argument("--transports", default="tcp,unix")
     parser.add_argument("--subjects", default=DEFAULT_SUBJECTS,
                         help="of floor, floor-again, floor-io_uring, floor+<N>us, midge, nats")
-    parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)),
-                        help="core for server and load; default: the last one allowed")
-    parser.add_argument("--ports", help="A-B; default: what the kernel picks")
-    parser.add_argument("--json", help="where every run and the record of the machine go")
-    parser.add_argument("--write", metavar="FILE",
-                        help="put the result between the `compare` markers of a Markdown file")
     parser.add_argument("--full", action="store_true",
                         help="100,000 requests a run, enough for p99.9")
     arguments = parser.parse_args(argv)
@@ -53,31 +38,13 @@ def parse_arguments(argv):
     return arguments
 
 
-def children_seconds():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 def one_run(subject, transport, arguments, driver, ports, directory):
     """Start the server, run the load, and return what it reported plus what else the machine did."""
     load = ["rtt", "--count", str(arguments.count), "--warmup", str(arguments.warmup), "--size",
-            str(arguments.size), "--cpu", str(arguments.cpu), "--inbox", arguments.inbox]
-    with subjects.Server(subject, transport, ports.take(), directory, {arguments.cpu}) as server:
-        before, load_before = environment.cpu_times(), children_seconds()
-        server_before, begin = server.cpu_seconds(), time.monotonic()
-        result = server.run_load(driver, load)
-        elapsed = time.monotonic() - begin
-        if subject.is_relay:
-            server.wait_end()  # with its peers; from then on it counts among the children
-            own = children_seconds() - load_before
-        else:
-            server.check_alive()
-            own = children_seconds() - load_before + server.cpu_seconds() - server_before
-        result["foreign"] = environment.foreign(before, environment.cpu_times(), arguments.cpu, own)
-        result["foreign"]["elapsed_s"] = elapsed
-        result["command"] = server.command
-    if result["server_cpu_ns"] == 0:
-        raise subjects.RunFailed(f"{subject.name}: used no CPU time; did another server answer?")
+            str(arguments.size), "--inbox", arguments.inbox]
+    cpus = {arguments.cpu}
+    with subjects.Server(subject, transport, ports.take(), directory, cpus) as server:
+        result = server.watch_load(driver, load, cpus)
     result["cpu_ns"] = result["server_cpu_ns"] / result["count"]
     return result
 
@@ -102,14 +69,6 @@ def microseconds(ns):
     return "unknown" if ns is None else f"{ns / 1000:.1f}"
 
 
-def ratio(result):
-    if result is None:
-        return ""
-    if result["low"] is None:
-        return f"{result['median']:.2f}"
-    return f"{result['median']:.2f} ({result['low']:.2f}–{result['high']:.2f})"
-
-
 def table(chosen, transport, rounds):
     """The Markdown table of one transport."""
     lines = [
@@ -127,7 +86,7 @@ def table(chosen, transport, rounds):
             cells.append(microseconds(stats.middle(rounds, name, key)))
             if key != "p999_ns":
                 known = stats.compare(rounds, name, BASE, key) if name != BASE else None
-                cells.append("1" if name == BASE else ratio(known))
+                cells.append("1" if name == BASE else report.ratio(known))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -139,40 +98,23 @@ def verdicts(chosen, transport, rounds):
     if {"midge", BASE} <= names:
         result = stats.compare(rounds, "midge", BASE, "p50_ns")
         met = "met" if result["median"] <= GOAL else "missed"
-        lines.append(f"Goal, at most {GOAL} × the bare relay at the median: {met}, {ratio(result)}.")
+        lines.append(f"Goal, at most {GOAL} × the bare relay at the median: {met}, {report.ratio(result)}.")
     if {"midge", "nats"} <= names:
-        shares = [f"{text} {ratio(stats.compare(rounds, 'midge', 'nats', key))}"
+        shares = [f"{text} {report.ratio(stats.compare(rounds, 'midge', 'nats', key))}"
                   for text, key in (("p50", "p50_ns"), ("p99", "p99_ns"), ("CPU", "cpu_ns"))]
         lines.append("midge-server over nats-server: " + ", ".join(shares) + ".")
     return lines
 
 
 def noise(rounds_by_transport):
-    """How much of the measuring time others had: on the measuring core, and on the other cores."""
-    runs = [run["foreign"] for rounds in rounds_by_transport.values()
-            for one in rounds for run in one.values()]
-    elapsed = sum(run["elapsed_s"] for run in runs) or 1.0
-    return {
-        "here": sum(run["here_s"] for run in runs) / elapsed,
-        "elsewhere": sum(run["elsewhere_s"] for run in runs) / elapsed,
-        "steal": sum(run["steal_s"] for run in runs) / elapsed,
-    }
-
-
-def noise_text(shares):
-    text = (f"Others used {shares['here']:.1%} of the measuring core and {shares['elsewhere']:.1%} "
-            f"of one core elsewhere; the hypervisor kept {shares['steal']:.1%}.")
-    if max(shares["here"], shares["elsewhere"], shares["steal"]) > NOISY_SHARE:
-        text += " **The machine was not quiet: these figures only show that the tool runs.**"
-    return text
+    return report.noise([run for rounds in rounds_by_transport.values()
+                         for one in rounds for run in one.values()])
 
 
 def describe(arguments, chosen, missing, record):
-    lines = [f"{record['cpu_model']}, {record['cpu_online']} CPUs"
-             f"{' (virtual machine)' if record['hypervisor'] else ''}, Linux {record['kernel']}; "
-             f"server and load on CPU {arguments.cpu}; {arguments.rounds} rounds of "
-             f"{arguments.count:,} requests of {arguments.size} bytes, one in flight, "
-             f"{arguments.inbox} reply subjects; commit {record['commit']}."]
+    lines = [f"{report.machine(record)}; server and load on CPU {arguments.cpu}; "
+             f"{arguments.rounds} rounds of {arguments.count:,} requests of {arguments.size} bytes, "
+             f"one in flight, {arguments.inbox} reply subjects; commit {record['commit']}."]
     lines.append(f"Command: `{record['command']}`.")
     lines += [f"{subject.label}: `{version}`." for subject in chosen
               if (version := record["versions"].get(subject.name))]
@@ -180,14 +122,14 @@ def describe(arguments, chosen, missing, record):
     return lines
 
 
-def report(arguments, chosen, missing, record, rounds_by_transport):
+def whole(arguments, chosen, missing, record, rounds_by_transport):
     """The whole result as Markdown."""
     parts = ["\n".join(describe(arguments, chosen, missing, record))]
     for transport, rounds in rounds_by_transport.items():
         parts.append(f"### {TRANSPORT_NAMES[transport]}")
         parts.append(table(chosen, transport, rounds))
         parts += verdicts(chosen, transport, rounds)
-    parts.append(noise_text(noise(rounds_by_transport)))
+    parts.append(report.noise_text(noise(rounds_by_transport)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -216,15 +158,8 @@ def main(argv):
         print(f"compare: {error}", file=sys.stderr)
         return 1
     record["load_after"] = environment.read("/proc/loadavg")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"environment": record, "noise": noise(rounds), "rounds": rounds}, file,
-                      indent=1)
-            file.write("\n")
-    text = report(arguments, chosen, missing, record, rounds)
-    print(text, end="")
-    if arguments.write:
-        document.write(arguments.write, "compare", text)
+    report.write_json(arguments, {"environment": record, "noise": noise(rounds), "rounds": rounds})
+    report.publish(arguments, "compare", whole(arguments, chosen, missing, record, rounds))
     return 0
 
 

@@ -7,25 +7,20 @@ the round. The server should close the stalled ones, keep the rate, and hold max
 each at most.
 """
 
-import argparse
-import json
 import os
 import statistics
 import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-from measure import document, environment, stats, subjects  # noqa: E402
+from measure import environment, report, stats, subjects  # noqa: E402
 
 GOAL = 0.90  # rate of the fast subscribers with a stalled one beside them, over that without
 MEBIBYTE = 1024 * 1024
 
 
 def parse_arguments(argv):
-    here = os.path.dirname(os.path.abspath(__file__))
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--build", default=os.path.join(here, "..", "build", "release"))
-    parser.add_argument("--rounds", type=int, default=8)
+    parser = report.parser(__doc__, "slow", 8)
     parser.add_argument("--count", type=int, default=500000, help="messages of each publisher")
     parser.add_argument("--size", type=int, default=128, help="payload bytes")
     parser.add_argument("--publishers", type=int, default=1)
@@ -34,12 +29,6 @@ def parse_arguments(argv):
     parser.add_argument("--max-pending", type=int, default=8 * MEBIBYTE, help="bytes")
     parser.add_argument("--transport", choices=("tcp", "unix"), default="tcp")
     parser.add_argument("--subjects", default="midge,nats")
-    parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)),
-                        help="core of the server; the load runs on the others")
-    parser.add_argument("--ports", help="A-B; default: what the kernel picks")
-    parser.add_argument("--json", help="where every run and the record of the machine go")
-    parser.add_argument("--write", metavar="FILE",
-                        help="put the result between the `slow` markers of a Markdown file")
     return parser.parse_args(argv)
 
 
@@ -82,12 +71,11 @@ def row(subject, rounds, arguments):
     kept = stats.compare(rounds, beside, alone, "delivered_per_s")
     more = statistics.median(one[beside]["memory"] - one[alone]["memory"] for one in rounds)
     closed = sum(one[beside]["stalled_closed"] for one in rounds)
-    interval = "" if kept["low"] is None else f" ({kept['low']:.2f}–{kept['high']:.2f})"
     allowed = arguments.max_pending * arguments.stalled
     cells = [
         subject.label,
         *(f"{stats.middle(rounds, key, 'delivered_per_s') / 1e3:,.0f}" for key in (alone, beside)),
-        f"{kept['median']:.2f}{interval}",
+        report.ratio(kept),
         *(f"{stats.middle(rounds, key, 'gap_ns') / 1e6:.1f}" for key in (alone, beside)),
         *(f"{stats.middle(rounds, key, 'cpu_ns') / 1e3:.2f}" for key in (alone, beside)),
         f"{closed} of {arguments.stalled * len(rounds)}",
@@ -96,7 +84,7 @@ def row(subject, rounds, arguments):
     return cells, kept["median"] >= GOAL and more <= allowed
 
 
-def report(chosen, rounds, arguments):
+def whole(chosen, rounds, arguments):
     parts = [
         f"{arguments.publishers} publisher(s), {arguments.subscribers} fast and "
         f"{arguments.stalled} stalled subscriber(s), {arguments.count:,} messages of "
@@ -131,14 +119,8 @@ def main(argv):
     except subjects.RunFailed as error:
         print(f"slow: {error}", file=sys.stderr)
         return 1
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"environment": record, "rounds": rounds}, file, indent=1)
-            file.write("\n")
-    text = report(chosen, rounds, arguments)
-    print(text, end="")
-    if arguments.write:
-        document.write(arguments.write, "slow", text)
+    report.write_json(arguments, {"environment": record, "rounds": rounds})
+    report.publish(arguments, "slow", whole(chosen, rounds, arguments))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 
 
@@ -93,9 +94,16 @@ def cpu_times():
     return times
 
 
-def foreign(before, after, cpu, own_seconds):
-    """CPU seconds between two cpu_times(): by others on `cpu`, by all on other CPUs, and stolen."""
-    here = after[cpu][0] - before[cpu][0] - own_seconds
-    elsewhere = sum(after[i][0] - before[i][0] for i in after if i != cpu and i in before)
-    steal = sum(after[i][1] - before[i][1] for i in after if i in before)
+def foreign(before, after, cpus, own_seconds):
+    """CPU seconds between two cpu_times(): by others on `cpus`, by all on other CPUs, and stolen."""
+    busy = {i: after[i][0] - before[i][0] for i in after if i in before}
+    here = sum(busy[i] for i in cpus) - own_seconds
+    elsewhere = sum(busy[i] for i in busy if i not in cpus)
+    steal = sum(after[i][1] - before[i][1] for i in busy)
     return {"here_s": max(0.0, here), "elsewhere_s": elsewhere, "steal_s": steal}
+
+
+def children_seconds():
+    """CPU seconds of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -61,13 +61,14 @@ class Ports:
 class Subject:
     """One server: its label in the table, its transports, its command line."""
 
-    def __init__(self, name, label, program, transports, is_relay=False, arguments=()):
+    def __init__(self, name, label, program, transports, is_relay=False, arguments=(), variables=()):
         self.name = name
         self.label = label
         self.program = program
         self.transports = transports
         self.is_relay = is_relay
         self.arguments = list(arguments)
+        self.variables = dict(variables)  # of its environment, beside ours
 
     def command(self, transport, port, path):
         listen = f"unix:{path}" if transport == "unix" else f"tcp:{port}"
@@ -83,28 +84,50 @@ class Subject:
         return None if self.is_relay else environment.output_of([self.program, "--version"])
 
 
-def make(name, build):
-    """The subject of that name, or None if its program is not there. `floor+20us` is a delayed relay."""
+# Flags and environment of the servers that do not run as they come.
+VARIANTS = {
+    "midge": {"tuned": (["--spin-us", "0"], {}), "threads1": (["--threads", "1"], {}),
+              "threads2": (["--threads", "2"], {})},
+    "nats": {"tuned": ([], {"GOGC": "400"}), "lean": ([], {"GOGC": "50"})},
+}
+
+
+def make_relay(name, build):
+    kind, _, variant = name.partition("-")
+    delayed = re.fullmatch(r"floor\+(\d+)us", kind)
+    if variant not in ("", "again", "io_uring") or (kind != "floor" and (variant or not delayed)):
+        raise RunFailed(f"unknown subject {name!r}")
     relay = find_program("midge-floor", build, "MIDGE_FLOOR")
-    both = ("tcp", "unix")
-    delayed = re.fullmatch(r"floor\+(\d+)us", name)
-    if name in ("floor", "floor-again"):
-        label = "bare relay, epoll" + (" (A/A)" if name == "floor-again" else "")
-        return relay and Subject(name, label, relay, both, True, ["--engine", "epoll"])
-    if name == "floor-io_uring":
-        return relay and Subject(name, "bare relay, io_uring", relay, both, True,
-                                 ["--engine", "io_uring"])
+    engine = "io_uring" if variant == "io_uring" else "epoll"
+    label = f"bare relay, {engine}" + (" (A/A)" if variant == "again" else "")
+    flags = ["--engine", engine]
     if delayed:
-        return relay and Subject(name, f"bare relay, epoll, + {delayed[1]} us", relay, both, True,
-                                 ["--engine", "epoll", "--delay-us", delayed[1]])
-    if name == "midge":
+        label += f", + {delayed[1]} us"
+        flags += ["--delay-us", delayed[1]]
+    return relay and Subject(name, label, relay, ("tcp", "unix"), True, flags)
+
+
+def make(name, build):
+    """The subject of that name, or None if its program is not there.
+
+    `floor+20us` is a delayed relay. `<server>-<variant>` has the flags of VARIANTS; a name that ends in
+    `-again` is the same once more (A/A).
+    """
+    if name.startswith("floor"):
+        return make_relay(name, build)
+    kind, *marks = name.split("-")
+    is_again = marks[-1:] == ["again"]
+    variant = "-".join(marks[:-1] if is_again else marks)
+    if kind not in VARIANTS or variant not in ("", *VARIANTS[kind]):
+        raise RunFailed(f"unknown subject {name!r}")
+    flags, variables = VARIANTS[kind][variant] if variant else ([], {})
+    label = f"{kind}-server" + (f" ({variant})" if variant else "") + (" (A/A)" if is_again else "")
+    if kind == "midge":
         program = find_program("midge-server", build, "MIDGE_SERVER")
-        return program and Subject(name, "midge-server", program, both)
-    if name == "nats":
-        peers = os.path.join(os.path.dirname(os.path.abspath(build)), "peers", "bin", "nats-server")
-        program = find_program("nats-server", build, "NATS_SERVER", peers)
-        return program and Subject(name, "nats-server", program, ("tcp",))
-    raise RunFailed(f"unknown subject {name!r}")
+        return program and Subject(name, label, program, ("tcp", "unix"), False, flags, variables)
+    peers = os.path.join(os.path.dirname(os.path.abspath(build)), "peers", "bin", "nats-server")
+    program = find_program("nats-server", build, "NATS_SERVER", peers)
+    return program and Subject(name, label, program, ("tcp",), False, flags, variables)
 
 
 class Server:
@@ -115,12 +138,14 @@ class Server:
         if os.path.exists(path):
             os.unlink(path)
         self.subject = subject
+        self.cpus = cpus
         self.url = subject.url(transport, port, path)
         self.command = subject.command(transport, port, path)
         self.log_path = os.path.join(directory, "server.log")
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
+                env={**os.environ, **subject.variables},
                 preexec_fn=lambda: os.sched_setaffinity(0, cpus))
 
     def __enter__(self):
@@ -151,19 +176,43 @@ class Server:
     def log_tail(self):
         return (environment.read(self.log_path) or "")[-400:]
 
-    def run_load(self, driver, arguments):
-        """Run midge-raw against this server and return its JSON report."""
+    def run_load(self, driver, arguments, cpus=None):
+        """Run midge-raw against this server, on `cpus` or where we are, and return its JSON report."""
         to = "--relay" if self.subject.is_relay else "--url"
         command = [driver, arguments[0], to, self.url, *arguments[1:], "--json", "--server-pid",
                    str(self.process.pid)]
+        place = (lambda: os.sched_setaffinity(0, cpus)) if cpus else None
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False,
-                                  timeout=LOAD_SECONDS_MAX)
+                                  timeout=LOAD_SECONDS_MAX, preexec_fn=place)
         except subprocess.TimeoutExpired as error:
             raise RunFailed(f"{self.subject.name}: load took too long") from error
         if done.returncode != 0:
             raise RunFailed(f"{self.subject.name}: {done.stderr.strip()} {self.log_tail()}")
-        return json.loads(done.stdout)
+        report = json.loads(done.stdout)
+        report["load_command"] = command
+        return report
+
+    def watch_load(self, driver, arguments, cpus=None):
+        """run_load, and what else the machine did meanwhile. The server must survive, a relay end."""
+        before, load_before = environment.cpu_times(), environment.children_seconds()
+        server_before, begin = self.cpu_seconds(), time.monotonic()
+        report = self.run_load(driver, arguments, cpus)
+        elapsed = time.monotonic() - begin
+        if self.subject.is_relay:
+            self.wait_end()  # with its peers; from then on it counts among the children
+            own = environment.children_seconds() - load_before
+        else:
+            self.check_alive()
+            own = environment.children_seconds() - load_before + self.cpu_seconds() - server_before
+        report["foreign"] = environment.foreign(before, environment.cpu_times(),
+                                                self.cpus | (cpus or set()), own)
+        report["foreign"]["elapsed_s"] = elapsed
+        report["command"] = self.command
+        report["variables"] = self.subject.variables
+        if report.get("server_cpu_ns") == 0:
+            raise RunFailed(f"{self.subject.name}: used no CPU time; did another server answer?")
+        return report
 
 
 def driver_path(build):

@@ -15,7 +15,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bench"))
 import compare  # noqa: E402
 import slow  # noqa: E402
-from measure import document, environment, subjects  # noqa: E402
+from measure import document, environment, report, subjects  # noqa: E402
 
 BOTH = ("tcp", "unix")
 
@@ -67,14 +67,14 @@ class Noise(unittest.TestCase):
     def test_others_are_what_is_left_after_our_own_time(self):
         before = {0: (100.0, 1.0), 1: (200.0, 1.0)}
         after = {0: (100.5, 1.0), 1: (202.0, 1.25)}
-        self.assertEqual(environment.foreign(before, after, 1, 1.5),
+        self.assertEqual(environment.foreign(before, after, {1}, 1.5),
                          {"here_s": 0.5, "elsewhere_s": 0.5, "steal_s": 0.25})
 
     def test_noisy_rounds_are_marked(self):
         quiet = {"here": 0.01, "elsewhere": 0.01, "steal": 0.0}
-        self.assertNotIn("not quiet", compare.noise_text(quiet))
+        self.assertNotIn("not quiet", report.noise_text(quiet))
         for key in quiet:
-            self.assertIn("not quiet", compare.noise_text({**quiet, key: 0.2}))
+            self.assertIn("not quiet", report.noise_text({**quiet, key: 0.2}))
 
 
 class Slow(unittest.TestCase):
