@@ -134,11 +134,11 @@ class Document(unittest.TestCase):
             with self.assertRaises(ValueError):
                 document.replaced(text, name, "new")
 
-    def test_the_document_of_this_tree_has_both_pairs(self):
+    def test_the_document_of_this_tree_has_all_pairs(self):
         path = os.path.join(os.path.dirname(compare.__file__), "..", "docs", "BENCHMARKS.md")
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        for name in ("compare", "slow"):
+        for name in ("compare", "slow", "table"):
             self.assertIn("new", document.replaced(text, name, "new"))
 
 
