@@ -711,6 +711,8 @@ static void flush_dirty(struct midge_shard *shard)
     if (MIDGE_UNLIKELY(foreign_count > 0))
         flush_foreign(shard, foreign_count);
     shard->dirty.count = 0;
+    /* What is marked from here on is new, also before the next turn (a stop). */
+    shard->turn++;
 }
 
 /* Ski rental: watching costs at most what a wake-up costs. Halved while it brings nothing, down to
@@ -782,7 +784,6 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
 
     shard->settle_soon = false;
     shard->now_ns = midge_ring_now_ns(shard->ring);
-    shard->turn++;
     midge_stats_add(&shard->stats.turns, 1);
     handle_events(shard);
     settle_sends(shard);
@@ -847,7 +848,7 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
     shard->turn = 1; /* 0 = never, in dirty_turns */
     midge_pool_init(&shard->pool, POOL_KEEP_BYTES / broker->shard_count);
     shard->dirty_turns = map_array(broker->conn_cap * sizeof(*shard->dirty_turns));
-    if (shard->dirty_turns == NULL || !list_init(&shard->dirty, 2 * broker->conn_cap) ||
+    if (shard->dirty_turns == NULL || !list_init(&shard->dirty, broker->conn_cap) ||
         !list_init(&shard->submitted, broker->conn_cap) ||
         !list_init(&shard->rearm, broker->conn_cap))
         goto err_free_shard;

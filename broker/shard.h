@@ -28,8 +28,8 @@ struct midge_conn_ref {
     uint32_t generation;
 };
 
-/* References to connections, each at most once per turn; room for every slot (dirty: twice, since a
- * stop may mark before a turn what the turn marks again), touched only when used. */
+/* References to connections, each at most once per turn; room for every slot, touched only when
+ * used. */
 struct midge_conn_list {
     struct midge_conn_ref *refs;
     uint32_t count;
@@ -61,7 +61,7 @@ struct midge_shard {
 
     /* Owner: the turn. */
     uint64_t now_ns;
-    uint64_t turn;
+    uint64_t turn;    /* ends when the dirty list was flushed */
     bool settle_soon; /* the next wait must not sleep: the result of a silent send is needed */
     struct midge_pool pool;
     struct midge_spares spares;
