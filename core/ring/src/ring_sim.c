@@ -95,6 +95,15 @@ static struct sim_fd *adopted_get(const struct sim_ring *ring, int fd)
     return entry;
 }
 
+/* The thread of this ring may lose its core here. */
+static void pause_here(struct sim_ring *ring, enum midge_sim_pause pause)
+{
+    const struct midge_sim *sim = ring->sim;
+
+    if (sim->pause_cb != NULL)
+        sim->pause_cb(sim->pause_context, &ring->base, pause);
+}
+
 static uint64_t pieces_checksum(const struct iovec *pieces, uint32_t piece_count)
 {
     uint64_t hash = SIM_HASH_SEED;
@@ -538,6 +547,7 @@ static int sim_adopt(struct midge_ring *base, int fd, struct midge_handle handle
         res = -ENOMEM;
     else
         entry->ring = base;
+    entry->on_its_way = entry->on_its_way && res != 0;
     note_fd(sim, MIDGE_SIM_ADOPTED, entry, handle, res);
     return res;
 }
@@ -581,30 +591,39 @@ static void sim_send(struct midge_ring *base, int fd, struct midge_handle handle
     entry_push(ring, SIM_ENTRY_SEND, fd);
 }
 
+/* Others may use the socket meanwhile for all but a send or a close, and must leave the bytes
+ * alone.
+ */
 static int64_t sim_try_send(struct midge_ring *base, int fd, const struct iovec *pieces,
                             uint32_t piece_count)
 {
     struct sim_ring *ring = sim_ring_of(base);
-    struct sim_fd *entry = midge_sim_fd_get(ring->sim, fd);
+    struct midge_sim *sim = ring->sim;
+    struct sim_fd *entry = midge_sim_fd_get(sim, fd);
+    const uint64_t total = pieces_total(pieces, piece_count);
+    const uint64_t checksum = pieces_checksum(pieces, piece_count);
+    struct midge_sim_note note = {.kind = MIDGE_SIM_SETTLED};
 
     MIDGE_ASSERT(entry->kind == SIM_FD_STREAM);
-    MIDGE_ASSERT(entry->ring != NULL);
-    MIDGE_ASSERT(pieces_total(pieces, piece_count) != 0);
+    MIDGE_ASSERT(entry->ring != NULL || entry->on_its_way);
+    MIDGE_ASSERT(total != 0);
     /* Two sends under way on one descriptor. */
     MIDGE_ASSERT(entry->send.state == SIM_SEND_NONE);
-    ring->sim->counts.try_sends++;
+    entry->send.state = SIM_SEND_TRIED;
+    sim->counts.try_sends++;
 
-    const int64_t res = link_send(ring->sim, entry->link, pieces, piece_count);
-    const struct midge_sim_note note = {
-        .kind = MIDGE_SIM_SETTLED,
-        .peer = entry->link->peer,
-        .res = res,
-        .more = res < (int64_t)pieces_total(pieces, piece_count),
-        .now_ns = ring->sim->now_ns,
-    };
+    pause_here(ring, MIDGE_SIM_PAUSE_SENDING);
+    MIDGE_ASSERT(pieces_checksum(pieces, piece_count) == checksum);
+    note.peer = entry->link->peer;
+    note.res = link_send(sim, entry->link, pieces, piece_count);
+    note.more = note.res < (int64_t)total;
+    pause_here(ring, MIDGE_SIM_PAUSE_SENT);
+    MIDGE_ASSERT(pieces_checksum(pieces, piece_count) == checksum);
 
-    midge_sim_tell(ring->sim, &note);
-    return res;
+    entry->send.state = SIM_SEND_NONE;
+    note.now_ns = sim->now_ns;
+    midge_sim_tell(sim, &note);
+    return note.res;
 }
 
 static void sim_poll_out(struct midge_ring *base, int fd, struct midge_handle handle)
@@ -637,12 +656,11 @@ static void sim_shutdown(struct midge_ring *base, int fd, int how)
         entry->link->ring_deaf = true;
 }
 
-/* Closed or released before the last event of an operation was taken, or under a send. */
+/* Closed or released before the last event of an operation was taken. */
 static void assert_at_rest(const struct sim_fd *entry)
 {
     MIDGE_ASSERT(entry->input.state == SIM_OP_IDLE);
     MIDGE_ASSERT(entry->output.state == SIM_OP_IDLE);
-    MIDGE_ASSERT(entry->send.state == SIM_SEND_NONE);
 }
 
 static void sim_release(struct midge_ring *base, int fd)
@@ -650,7 +668,11 @@ static void sim_release(struct midge_ring *base, int fd)
     struct sim_fd *entry = adopted_get(sim_ring_of(base), fd);
 
     assert_at_rest(entry);
+    /* Another ring may be in a try_send: that needs no ring of the descriptor. */
+    MIDGE_ASSERT(entry->send.state == SIM_SEND_NONE || entry->send.state == SIM_SEND_TRIED);
+    note_fd(sim_ring_of(base)->sim, MIDGE_SIM_RELEASED, entry, NO_HANDLE, 0);
     entry->ring = NULL;
+    entry->on_its_way = true;
 }
 
 static void sim_close(struct midge_ring *base, int fd)
@@ -659,6 +681,7 @@ static void sim_close(struct midge_ring *base, int fd)
     const struct sim_fd *entry = midge_sim_fd_get(ring->sim, fd);
 
     assert_at_rest(entry);
+    MIDGE_ASSERT(entry->send.state == SIM_SEND_NONE); /* closed under a send */
     note_fd(ring->sim, MIDGE_SIM_CLOSED, entry, NO_HANDLE, 0);
     midge_sim_fd_close(ring->sim, fd);
 }
@@ -714,6 +737,7 @@ static void sim_wait(struct midge_ring *base, uint64_t deadline_ns, uint64_t spi
     (void)spin_ns;
     MIDGE_ASSERT(!ring->in_wait);
     return_lent(ring);
+    pause_here(ring, MIDGE_SIM_PAUSE_WAIT);
     ring->draining = true;
     ring->in_wait = true;
     ring->deadline_ns = deadline_ns;
@@ -816,6 +840,7 @@ static bool sim_next(struct midge_ring *base, struct midge_ring_event *event_out
 
     MIDGE_ASSERT(!ring->in_wait);
     return_lent(ring);
+    pause_here(ring, MIDGE_SIM_PAUSE_NEXT);
 
     const uint32_t index = event_choose(ring);
 

@@ -57,12 +57,14 @@ struct sim_op {
     uint64_t idle_turn;    /* turn in which its last event was taken */
 };
 
-/* Life of a send: NONE -> QUEUED -> TAKEN (silent) or TOLD (event made) -> NONE. */
+/* Life of a send: NONE -> QUEUED -> TAKEN (silent) or TOLD (event made) -> NONE.
+ * Of a try_send, by whichever ring: NONE -> TRIED -> NONE. */
 enum sim_send_state {
     SIM_SEND_NONE = 0,
     SIM_SEND_QUEUED,
     SIM_SEND_TAKEN,
     SIM_SEND_TOLD,
+    SIM_SEND_TRIED,
 };
 
 struct sim_send {
@@ -87,6 +89,7 @@ struct sim_fd {
     uint32_t generation; /* of this entry of the table */
     struct sim_link *link;
     struct midge_ring *ring; /* adopted by it, or NULL */
+    bool on_its_way;         /* released and not adopted again: others may send */
     struct sim_op input;     /* accept or recv */
     struct sim_op output;    /* poll_out */
     struct sim_send send;
@@ -102,6 +105,8 @@ struct midge_sim {
     midge_sim_note_cb note_cb;
     void *sleep_context;
     midge_sim_sleep_cb sleep_cb;
+    void *pause_context;
+    midge_sim_pause_cb pause_cb;
     struct midge_ring *rings[MIDGE_SIM_RINGS_MAX];
     uint32_t ring_count;
     struct sim_fd *fds; /* MIDGE_SIM_FDS_MAX entries */

@@ -260,6 +260,12 @@ void midge_sim_let_sleep(struct midge_sim *sim, void *context, midge_sim_sleep_c
     sim->sleep_cb = sleep_cb;
 }
 
+void midge_sim_let_pause(struct midge_sim *sim, void *context, midge_sim_pause_cb pause_cb)
+{
+    sim->pause_context = context;
+    sim->pause_cb = pause_cb;
+}
+
 void midge_sim_advance(struct midge_sim *sim, uint64_t duration_ns)
 {
     MIDGE_ASSERT(duration_ns <= UINT64_MAX - sim->now_ns);

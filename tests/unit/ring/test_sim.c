@@ -702,6 +702,69 @@ Test(sim, room_in_a_full_socket_ends_a_sleep)
     pair_close(&pair);
 }
 
+/* What was paused, as one digit for each pause. */
+static void note_pause(void *context, struct midge_ring *ring, enum midge_sim_pause pause)
+{
+    char *at = context;
+
+    (void)ring;
+    at[strlen(at)] = (char)('0' + pause);
+}
+
+Test(sim, a_pause_comes_before_a_wait_and_an_event_and_on_both_sides_of_a_try_send)
+{
+    struct pair pair = pair_open((struct midge_sim_options){.seed = 1});
+    char text[] = "x";
+    const struct iovec piece = {.iov_base = text, .iov_len = 1};
+    char pauses[16] = "";
+
+    midge_sim_let_pause(pair.sim, pauses, note_pause);
+    midge_ring_wait(pair.ring, 0, 0);
+    drain(pair.ring);
+    cr_assert_eq(midge_ring_try_send(pair.ring, pair.fd, &piece, 1), 1);
+    midge_sim_let_pause(pair.sim, NULL, NULL);
+    cr_assert_str_eq(pauses, "0123");
+    pair_close(&pair);
+}
+
+Test(sim, a_released_descriptor_takes_a_try_send_and_is_adopted_again)
+{
+    struct pair pair = pair_open((struct midge_sim_options){.seed = 1});
+    char text[] = "x";
+    const struct iovec piece = {.iov_base = text, .iov_len = 1};
+
+    midge_ring_release(pair.ring, pair.fd);
+    cr_assert_eq(midge_ring_try_send(pair.ring, pair.fd, &piece, 1), 1);
+    cr_assert_eq(midge_ring_adopt(pair.ring, pair.fd, HANDLE), 0);
+    pair_close(&pair);
+}
+
+Test(sim, a_release_of_what_is_armed_aborts, .signal = SIGABRT)
+{
+    struct pair pair = pair_open((struct midge_sim_options){.seed = 1});
+
+    midge_ring_recv(pair.ring, pair.fd, HANDLE);
+    midge_ring_release(pair.ring, pair.fd);
+}
+
+static void close_while_sending(void *context, struct midge_ring *ring, enum midge_sim_pause pause)
+{
+    const struct pair *pair = context;
+
+    if (pause == MIDGE_SIM_PAUSE_SENT)
+        midge_ring_close(ring, pair->fd);
+}
+
+Test(sim, a_close_under_a_try_send_aborts, .signal = SIGABRT)
+{
+    struct pair pair = pair_open((struct midge_sim_options){.seed = 1});
+    char text[] = "x";
+    const struct iovec piece = {.iov_base = text, .iov_len = 1};
+
+    midge_sim_let_pause(pair.sim, &pair, close_while_sending);
+    cr_assert_eq(midge_ring_try_send(pair.ring, pair.fd, &piece, 1), 1);
+}
+
 Test(sim, a_poll_out_is_cancelled)
 {
     struct pair pair = pair_open((struct midge_sim_options){.seed = 1, .down_cap = 1});

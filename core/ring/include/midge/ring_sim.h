@@ -17,6 +17,11 @@
  * A wait never blocks: it returns at once, early if need be, and notes the deadline. The test asks
  * which rings have a reason to wake (midge_sim_ring_is_ready) and turns the clock.
  *
+ * Several rings live in one world and one thread. A test that drives each of them from a stack of
+ * its own may change stacks in the call-backs below: while a ring sleeps, and at every place where
+ * the kernel may take a core away that matters to others. The world has no lock and no state of its
+ * own there.
+ *
  * Thread: shard; the whole world is one thread's.
  * Memory: malloc; a failed allocation ends the test.
  * Limits: MIDGE_SIM_FDS_MAX descriptors, MIDGE_SIM_RINGS_MAX rings.
@@ -101,6 +106,7 @@ enum midge_sim_note_kind {
     MIDGE_SIM_CANCELLED, /* midge_ring_cancel */
     MIDGE_SIM_SHUT,      /* midge_ring_shutdown; res = how */
     MIDGE_SIM_CLOSED,    /* midge_ring_close */
+    MIDGE_SIM_RELEASED,  /* midge_ring_release */
 };
 
 struct midge_sim_note {
@@ -134,6 +140,21 @@ typedef bool (*midge_sim_sleep_cb)(void *context, struct midge_ring *ring);
 
 /** Call sleep_cb, again and again, while a ring sleeps; NULL = every wait returns at once. */
 void midge_sim_let_sleep(struct midge_sim *sim, void *context, midge_sim_sleep_cb sleep_cb);
+
+/* Where the thread of a ring may lose its core. */
+enum midge_sim_pause {
+    MIDGE_SIM_PAUSE_WAIT = 0, /* before anything queued is submitted */
+    MIDGE_SIM_PAUSE_NEXT,     /* the event before is handled, the next one is not chosen */
+    MIDGE_SIM_PAUSE_SENDING,  /* in try_send, before the socket takes bytes */
+    MIDGE_SIM_PAUSE_SENT,     /* … and after, before the caller has the result */
+};
+
+/** May do everything but use that ring (the doorbell is allowed). */
+typedef void (*midge_sim_pause_cb)(void *context, struct midge_ring *ring,
+                                   enum midge_sim_pause pause);
+
+/** Call pause_cb at each of these places; NULL = nobody. */
+void midge_sim_let_pause(struct midge_sim *sim, void *context, midge_sim_pause_cb pause_cb);
 
 /** Make a ring in this world. @param options  borrowed, NULL = defaults; only buffer_len is used.
  * @return owned; ended by midge_ring_destroy() */
