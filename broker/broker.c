@@ -77,6 +77,7 @@ enum midge_status midge_broker_init(struct midge_broker *broker, const struct mi
     broker->log = log;
     broker->seed = seed;
     broker->connections_max = config->connections_max;
+    broker->hand_over_min = MIDGE_HAND_OVER_MIN;
     broker->conn_cap = config->connections_max + MIDGE_CONN_SLOTS_EXTRA;
     broker->memory_bytes_max =
         config->memory_bytes_max != 0 ? config->memory_bytes_max : default_memory_bytes();

@@ -22,6 +22,10 @@ struct midge_shard;
 /* Slots beyond max_connections, for those that are told that it is reached or are still closing. */
 #define MIDGE_CONN_SLOTS_EXTRA 512u
 
+/* Above so many connections of one other shard in a turn, that shard sends for itself: one doorbell
+ * is less than a system call for each. */
+#define MIDGE_HAND_OVER_MIN 64u
+
 /* The nats-server level that we are compatible with: clients gate features on it. */
 #define MIDGE_NATS_VERSION "2.15.2"
 
@@ -37,7 +41,8 @@ struct midge_broker {
     uint32_t conn_cap;
     uint32_t connections_max; /* config, lowered to what descriptors allow */
     uint32_t shard_count;
-    bool spread; /* who accepts a connection gives it to the shard that has fewest */
+    bool spread;            /* who accepts a connection gives it to the shard that has fewest */
+    uint32_t hand_over_min; /* MIDGE_HAND_OVER_MIN; lower in tests, where few connections exist */
     struct midge_shard *shards[MIDGE_SHARDS_MAX]; /* all made before the first of them turns */
     uint64_t seed; /* random per process, for hash tables whose keys clients choose */
     char server_id[64];

@@ -27,10 +27,6 @@
 #define MEMORY_STEP_BYTES (1 << 20)
 #define MEMORY_STEPS_MIN  64u
 
-/* Above so many connections of one other shard in a turn, that shard sends for itself: one doorbell
- * is less than a system call for each. */
-#define HAND_OVER_MIN 64u
-
 /* How soon accept is tried again where nothing else says that a descriptor came free. */
 #define ACCEPT_RETRY_MS 500u
 
@@ -681,7 +677,7 @@ static void flush_foreign(struct midge_shard *shard, uint32_t count)
         struct midge_conn *conn = &shard->broker->conns[ref.index];
         const struct midge_shard *owner = midge_conn_owner(conn);
 
-        if (owner != NULL && shard->foreign_counts[owner->index] > HAND_OVER_MIN)
+        if (owner != NULL && shard->foreign_counts[owner->index] > shard->broker->hand_over_min)
             midge_conn_hand_over(shard, conn, ref.generation);
         else
             midge_conn_flush_foreign(shard, conn, ref.generation);

@@ -24,6 +24,8 @@
 /* Bytes behind the control line after which a payload is told from others: `31.12345;`. */
 #define SHOWN_OF_PAYLOAD_MIN 10u
 
+static const char NO_MORE_SUBS[] = "-ERR 'maximum subscriptions exceeded'\r\n";
+
 #define TARGETS_MAX 256u
 #define SHOWN_MAX   96u
 
@@ -42,10 +44,12 @@ struct ref_sub {
 
 struct ref_conn {
     uint32_t peer;
+    uint32_t shard;      /* the one that reads it; UINT32_MAX = it is on its way to another one */
+    uint64_t arrived_ns; /* at that one; its timers begin there */
     bool opened;
     bool open;       /* its input is parsed */
     bool refusing;   /* nothing is appended any more */
-    bool too_slow;   /* went over max_pending: closed at the end of the turn */
+    bool too_slow;   /* went over max_pending: closed when its shard looks */
     bool maybe_slow; /* perhaps so, and nothing tells in which order members were asked */
     bool guessed;    /* nothing told which of several connections got a message: what it owes may be
                         wrong */
@@ -58,6 +62,10 @@ struct ref_conn {
     bool must_connect;
     bool first_pong_sent;
     enum midge_status status;
+    enum midge_status ending; /* its shard is asked to close it for this reason; OK = it is not */
+    uint32_t due_turns;       /* that its shard has ended since it is to be closed */
+    uint32_t late_turns;      /* … since its write deadline is over */
+    uint64_t late_told_ns;    /* when its shard had been told of the stall, and set a timer */
     uint64_t cid;
     char ip[48];
     struct midge_connect connect;
@@ -69,7 +77,8 @@ struct ref_conn {
     struct midge_parser parser;
     uint8_t *line;
     struct ref_sub *subs;
-    uint32_t sub_count; /* live ones */
+    uint32_t sub_count;
+    uint32_t dead_count; /* of them: reached their max, still in the index */
 
     /* A message of which bytes are missing. */
     struct midge_op incoming;
@@ -79,7 +88,7 @@ struct ref_conn {
 
     /* Output. */
     struct midge_slice output; /* of the whole run */
-    uint64_t end_turn;         /* turn in which it was seen closing */
+    uint64_t end_slice;        /* slice in which it began to refuse */
     uint64_t end_appended;     /* bytes appended by then */
     uint64_t appended;
     uint64_t sent;
@@ -102,9 +111,11 @@ struct midge_ref {
     uint32_t conn_count;
     uint32_t registered_count;
     uint64_t next_cid;
-    uint64_t turn;
+    uint64_t slice;
+    uint32_t shard; /* that runs */
     uint64_t now_ns;
     uint64_t stopped_at_ns; /* 0 = it runs */
+    bool lost;              /* what is in the index left no trace: no more is judged */
     char failure[1024];
 };
 
@@ -138,7 +149,7 @@ MIDGE_PRINTF(2, 3) static bool fail(struct midge_ref *ref, const char *format, .
 {
     va_list arguments;
 
-    if (ref->failure[0] != '\0')
+    if (ref->failure[0] != '\0' || ref->lost)
         return false;
     va_start(arguments, format);
     (void)vsnprintf(ref->failure, sizeof(ref->failure), format, arguments);
@@ -305,10 +316,10 @@ static bool may_refuse(const struct midge_ref *ref, const struct ref_conn *conn,
     return is_over(ref, conn, len) || conn->maybe_slow || conn->guessed;
 }
 
-/* True if it is closed at the end of this turn, and nothing is appended to it any more. */
+/* True if it begins to refuse in this slice, and nothing is appended to it any more. */
 static bool ends_here(const struct midge_ref *ref, const struct ref_conn *conn)
 {
-    return conn->end_turn == ref->turn && conn->appended == conn->end_appended;
+    return conn->end_slice == ref->slice && conn->appended == conn->end_appended;
 }
 
 static void refuse(struct ref_conn *conn)
@@ -445,6 +456,7 @@ static void drop_subs(struct ref_conn *conn, bool all)
         }
         *link = sub->next;
         conn->sub_count--;
+        conn->dead_count -= !sub->live;
         free_sub(sub);
     }
 }
@@ -475,6 +487,18 @@ static void add_sub(struct ref_conn *conn, const struct midge_op *op)
     conn->sub_count++;
 }
 
+/* The broker may refuse for lack of memory. Where its answer could be read that way, this SUB or
+ * a later one was refused, and no more is known of the index. */
+static void look_for_refusal(struct midge_ref *ref, const struct ref_conn *conn)
+{
+    if (!ref->options.memory_limited)
+        return;
+    if (conn->refusing)
+        ref->stats.exact = false; /* nothing is delivered to it, but counted as refused perhaps */
+    else if (can_take(conn, (const uint8_t *)NO_MORE_SUBS, sizeof(NO_MORE_SUBS) - 1))
+        ref->lost = true;
+}
+
 static bool on_sub(struct midge_ref *ref, struct ref_conn *conn, const struct midge_op *op)
 {
     const struct midge_ref_options *options = &ref->options;
@@ -486,7 +510,8 @@ static bool on_sub(struct midge_ref *ref, struct ref_conn *conn, const struct mi
     if (options->sub_tokens_max != 0 && token_count(op->subject) > options->sub_tokens_max)
         return append_error(ref, conn, head, op->subject, "\", too many tokens");
     if (options->subs_max != 0 && conn->sub_count >= options->subs_max)
-        return append_text(ref, conn, "-ERR 'maximum subscriptions exceeded'\r\n");
+        return append_text(ref, conn, NO_MORE_SUBS);
+    look_for_refusal(ref, conn);
     if (find_sub(conn, op->sid) == NULL) {
         if (!is_valid_pattern(op->subject))
             return append_text(ref, conn, "-ERR 'Invalid Subject'\r\n");
@@ -506,6 +531,7 @@ static bool on_unsub(struct midge_ref *ref, struct ref_conn *conn, const struct 
             sub->max = op->max;
         } else {
             sub->live = false;
+            conn->dead_count++;
             drop_subs(conn, false);
         }
     }
@@ -567,7 +593,7 @@ static void take_frame(struct midge_ref *ref, struct ref_msg *msg, struct ref_fr
     if (comes_wholly(conn, frame->bytes, frame->len))
         conn->delivered++;
     /* Behind a guess the connection may have been full, or the subscription at its max. */
-    if (unknown && (conn->end_turn == ref->turn || sub->max != 0))
+    if (unknown && (conn->end_slice == ref->slice || sub->max != 0))
         msg->unsure = true;
     else
         msg->appended++;
@@ -579,8 +605,10 @@ static void take_frame(struct midge_ref *ref, struct ref_msg *msg, struct ref_fr
     /* Headers count even where they are stripped. Source: nats-server v2.15.2, client.go:5405. */
     ref->stats.out_bytes += msg->body.len;
     sub->delivered++;
-    if (sub->max != 0 && sub->delivered >= sub->max && !unknown)
-        sub->live = false;
+    if (sub->max == 0 || sub->delivered < sub->max || unknown)
+        return;
+    sub->live = false;
+    conn->dead_count++;
 }
 
 /* One of several frames that a connection is due in any order: the one that was sent next, or any
@@ -642,7 +670,8 @@ static bool deliver_plain(struct midge_ref *ref, struct ref_msg *msg, struct ref
         }
         /* The first ones were chosen with only their total length known: others may have come
          * first. */
-        if (!may_refuse_any(ref, frames) && (left == frames->count || conn->end_turn != ref->turn))
+        if (!may_refuse_any(ref, frames) &&
+            (left == frames->count || conn->end_slice != ref->slice))
             return fail_frames(ref, conn, frames);
         ref->stats.matched += left;
         ref->stats.dropped_slow++;
@@ -1177,7 +1206,7 @@ struct midge_ref *midge_ref_create(const struct midge_ref_options *options, uint
     ref->stats.exact = true;
     for (uint32_t i = 0; i < peer_count; i++) {
         ref->conns[i].peer = i;
-        ref->conns[i].end_turn = UINT64_MAX;
+        ref->conns[i].end_slice = UINT64_MAX;
         ref->conns[i].end_appended = UINT64_MAX;
         midge_connect_init(&ref->conns[i].connect);
     }
@@ -1199,10 +1228,10 @@ void midge_ref_destroy(struct midge_ref *ref)
 }
 
 void midge_ref_set_output(struct midge_ref *ref, uint32_t peer, struct midge_slice output,
-                          uint64_t end_turn, uint64_t end_appended)
+                          uint64_t end_slice, uint64_t end_appended)
 {
     ref->conns[peer].output = output;
-    ref->conns[peer].end_turn = end_turn;
+    ref->conns[peer].end_slice = end_slice;
     ref->conns[peer].end_appended = end_appended;
 }
 
@@ -1214,6 +1243,7 @@ bool midge_ref_open(struct midge_ref *ref, uint32_t peer, bool named, bool adopt
         .payload_len_max = ref->options.payload_len_max,
     };
 
+    conn->shard = ref->shard;
     conn->opened = true;
     conn->open = true;
     conn->cid = ref->next_cid++;
@@ -1244,6 +1274,24 @@ bool midge_ref_open(struct midge_ref *ref, uint32_t peer, bool named, bool adopt
 }
 
 /* Byte by byte: the result must not depend on how the stream is cut. */
+void midge_ref_left(struct midge_ref *ref, uint32_t peer)
+{
+    ref->conns[peer].shard = UINT32_MAX;
+}
+
+bool midge_ref_arrived(struct midge_ref *ref, uint32_t peer, bool adopted, uint64_t now_ns)
+{
+    struct ref_conn *conn = conn_get(ref, peer, now_ns);
+
+    if (conn->shard != UINT32_MAX)
+        return fail(ref, "peer %u arrives, but was not given away", peer);
+    conn->shard = ref->shard;
+    conn->arrived_ns = now_ns;
+    conn->due_turns = 0;
+    conn->late_turns = 0;
+    return adopted || close_conn(ref, conn, MIDGE_E_READ);
+}
+
 bool midge_ref_receive(struct midge_ref *ref, uint32_t peer, struct midge_slice bytes,
                        uint64_t now_ns)
 {
@@ -1289,8 +1337,14 @@ bool midge_ref_settled(struct midge_ref *ref, uint32_t peer, int64_t res, bool i
     struct ref_conn *conn = conn_get(ref, peer, now_ns);
     uint64_t sent;
 
-    if (res < 0 && res != -EAGAIN)
-        return close_conn(ref, conn, MIDGE_E_WRITE);
+    if (res < 0 && res != -EAGAIN) {
+        if (ref->shard == conn->shard)
+            return close_conn(ref, conn, MIDGE_E_WRITE);
+        /* Another shard refuses for its shard, and asks that one to close. */
+        if (!conn->refusing)
+            conn->ending = MIDGE_E_WRITE;
+        conn->refusing = true;
+    }
     if (res > 0) {
         if ((uint64_t)res > conn->pending && !conn->guessed)
             return fail(ref, "peer %u: %lld bytes were sent, %llu were owed", peer, (long long)res,
@@ -1327,10 +1381,10 @@ bool midge_ref_shut(struct midge_ref *ref, uint32_t peer, uint64_t now_ns)
     /* Who sees the end finds the place free. */
     ref->registered_count -= conn->registered;
     conn->registered = false;
-    if (conn->open || conn->hard || conn->too_slow || conn->maybe_slow || conn->guessed ||
-        conn->pending == 0)
+    if (conn->open || conn->hard || conn->ending != MIDGE_OK || conn->too_slow ||
+        conn->maybe_slow || conn->guessed || conn->pending == 0)
         return true;
-    if (now_ns < deadline_ns)
+    if (now_ns < deadline_ns && !ref->options.memory_limited)
         return fail(ref, "peer %u (%s) was closed %llu ms after its end with %llu bytes owed", peer,
                     midge_status_name(conn->status),
                     (unsigned long long)((now_ns - conn->closed_at_ns) / NS_PER_MS),
@@ -1377,7 +1431,9 @@ static bool check_timer_close(struct midge_ref *ref, const struct ref_conn *conn
     if (status == MIDGE_E_SLOW_DEADLINE && conn->stalled_at_ns != 0 &&
         ref->now_ns >= conn->stalled_at_ns + ref->options.write_deadline_ns)
         return true;
-    if (status == MIDGE_E_SHUTDOWN)
+    if (status == MIDGE_E_SHUTDOWN || (status == MIDGE_E_MEMORY && ref->options.memory_limited))
+        return true;
+    if (status == MIDGE_E_WRITE && conn->ending == status)
         return true;
     return fail(ref, "peer %u was closed for %s without reason", conn->peer,
                 midge_status_name(status));
@@ -1392,6 +1448,9 @@ bool midge_ref_close_seen(struct midge_ref *ref, uint32_t peer, enum midge_statu
     /* Both in one turn: the end of the stream, say, and then no room. */
     if (!conn->open && status == MIDGE_E_SLOW_PENDING && !conn->hard &&
         (conn->too_slow || conn->maybe_slow || conn->guessed))
+        return close_conn(ref, conn, status);
+    if (!conn->open && ((status == MIDGE_E_WRITE && conn->ending == status) ||
+                        (status == MIDGE_E_MEMORY && ref->options.memory_limited)))
         return close_conn(ref, conn, status);
     if (!conn->open)
         return conn->status == status ||
@@ -1412,31 +1471,79 @@ void midge_ref_purged(struct midge_ref *ref, uint32_t peer)
     drop_subs(&ref->conns[peer], true);
 }
 
-bool midge_ref_turn_end(struct midge_ref *ref, uint64_t turn, uint64_t now_ns)
+bool midge_ref_refused(struct midge_ref *ref, uint32_t peer)
 {
-    ref->now_ns = now_ns;
-    ref->turn = turn + 1;
+    struct ref_conn *conn = conn_get(ref, peer, 0);
+
+    if (conn->refusing)
+        return true;
+    if (!conn->maybe_slow && !conn->guessed && !ref->options.memory_limited)
+        return fail(ref, "peer %u is refused output without reason", peer);
+    conn->refusing = true;
+    if (ref->options.memory_limited)
+        conn->ending = MIDGE_E_MEMORY;
+    return true;
+}
+
+void midge_ref_at(struct midge_ref *ref, uint64_t slice, uint32_t shard)
+{
+    ref->slice = slice;
+    ref->shard = shard;
+}
+
+void midge_ref_slice_end(struct midge_ref *ref, uint64_t expired_peers)
+{
     for (uint32_t i = 0; i < ref->conn_count; i++) {
         struct ref_conn *conn = &ref->conns[i];
 
-        if (!conn->opened)
-            continue;
-        if (!conn->closed)
+        if (conn->dead_count != 0 && !conn->closed && (expired_peers >> i & 1) == 0)
             drop_subs(conn, false);
-        if (conn->open && conn->too_slow && !conn->guessed)
-            return fail(ref, "peer %u is over max_pending and stays open", conn->peer);
-        conn->hard = conn->hard || conn->too_slow || conn->maybe_slow;
-        if (!conn->open && !conn->close_seen)
-            return fail(ref, "peer %u stays open after %s", conn->peer,
-                        midge_status_name(conn->status));
-        if (conn->open && conn->shut)
-            return fail(ref, "peer %u was shut down without reason", conn->peer);
-        if (conn->open && conn->stalled_at_ns != 0 &&
-            now_ns > conn->stalled_at_ns + ref->options.write_deadline_ns + TIMER_LATE_NS)
-            return fail(ref, "peer %u is over its write deadline and stays open", conn->peer);
-        if (conn->open && now_ns > conn->auth_from_ns &&
-            now_ns - conn->auth_from_ns > TIMER_LATE_NS)
-            return fail(ref, "peer %u has not sent CONNECT in time and stays open", conn->peer);
+    }
+}
+
+/* What the shard of this connection must have seen to in the turn that ends. */
+static bool check_turn_end(struct midge_ref *ref, struct ref_conn *conn)
+{
+    /* What others ask for while a turn is under way is done in the next one, and a timer that is
+     * set then fires in the one after it. */
+    const uint32_t due_max = ref->options.shard_count > 1 ? 1 : 0;
+    const bool settled_in = ref->now_ns > conn->arrived_ns + TIMER_LATE_NS;
+    const bool late =
+        settled_in && conn->stalled_at_ns != 0 &&
+        ref->now_ns > conn->stalled_at_ns + ref->options.write_deadline_ns + TIMER_LATE_NS;
+    const bool due = conn->too_slow || conn->ending != MIDGE_OK;
+
+    /* Where nothing told who got a message, it may not be over max_pending. */
+    conn->due_turns += due && !(conn->too_slow && conn->guessed);
+    if (!late || conn->late_turns <= due_max)
+        conn->late_told_ns = ref->now_ns;
+    conn->late_turns = late ? conn->late_turns + 1 : 0;
+    conn->hard = conn->hard || due || conn->maybe_slow;
+    if (!conn->open)
+        return conn->close_seen || fail(ref, "peer %u stays open after %s", conn->peer,
+                                        midge_status_name(conn->status));
+    if (conn->due_turns > due_max)
+        return fail(ref, "peer %u is %s and stays open", conn->peer,
+                    conn->too_slow ? "over max_pending" : "to be closed");
+    if (conn->shut)
+        return fail(ref, "peer %u was shut down without reason", conn->peer);
+    if (conn->late_turns > 2 * due_max &&
+        (due_max == 0 || ref->now_ns > conn->late_told_ns + TIMER_LATE_NS))
+        return fail(ref, "peer %u is over its write deadline and stays open", conn->peer);
+    if (settled_in && ref->now_ns > conn->auth_from_ns &&
+        ref->now_ns - conn->auth_from_ns > TIMER_LATE_NS)
+        return fail(ref, "peer %u has not sent CONNECT in time and stays open", conn->peer);
+    return true;
+}
+
+bool midge_ref_turn_end(struct midge_ref *ref, uint64_t now_ns)
+{
+    ref->now_ns = now_ns;
+    for (uint32_t i = 0; i < ref->conn_count; i++) {
+        struct ref_conn *conn = &ref->conns[i];
+
+        if (conn->opened && conn->shard == ref->shard && !check_turn_end(ref, conn))
+            return false;
     }
     return true;
 }
@@ -1482,6 +1589,11 @@ bool midge_ref_check_end(struct midge_ref *ref)
         ref->stats.cut = ref->stats.cut || conn->appended != conn->output.len;
     }
     return true;
+}
+
+bool midge_ref_is_lost(const struct midge_ref *ref)
+{
+    return ref->lost;
 }
 
 const struct midge_ref_stats *midge_ref_stats(const struct midge_ref *ref)

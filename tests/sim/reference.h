@@ -3,11 +3,13 @@
  * of the simulation.
  *
  * It is fed, after the run, with what happened at the I/O seam in the order in which it happened:
- * which bytes the broker was handed, how much each send took, what was shut down and closed. One
- * shard handles these one after the other, so the reference can say, byte for byte, what every
- * connection must be sent. Where the broker is free to choose (member of a queue group, order of
- * two subscriptions of one connection, which subscription gets a 503) the reference follows the
- * choice that it finds in the bytes that were sent, and checks that it was among the allowed ones.
+ * which bytes the broker was handed, how much each send took, what was shut down and closed. All
+ * shards of a simulated broker run in one thread, each until it is left for another one (a slice),
+ * and never in the middle of what it was handed: so there is one order of all that is published,
+ * and the reference can say, byte for byte, what every connection must be sent. Where the broker is
+ * free to choose (member of a queue group, order of two subscriptions of one connection, which
+ * subscription gets a 503) the reference follows the choice that it finds in the bytes that were
+ * sent, and checks that it was among the allowed ones.
  *
  * What depends on the clock (PING, stale, deadlines) is reported to it and checked for
  * plausibility.
@@ -35,6 +37,7 @@ struct midge_ref_options {
     uint64_t ping_interval_ns;
     uint64_t write_deadline_ns;
     uint64_t auth_timeout_ns;
+    uint32_t shard_count;
     uint32_t ping_max;
     uint32_t connections_max;
     uint32_t subs_max;       /* 0 = unlimited */
@@ -42,7 +45,8 @@ struct midge_ref_options {
     uint32_t control_line_len_max;
     uint32_t payload_len_max;
     bool no_header_support;
-    const char *user; /* NULL = no authentication */
+    bool memory_limited; /* max_memory may be reached; which connection holds most is not checked */
+    const char *user;    /* NULL = no authentication */
     const char *pass;
 };
 
@@ -83,18 +87,25 @@ void midge_ref_destroy(struct midge_ref *ref);
  * What free choices are looked up in.
  *
  * @param output        borrowed: what the broker has sent to this peer in the whole run
- * @param end_turn      turn in which it was seen closing, UINT64_MAX = never
+ * @param end_slice     slice in which it began to refuse output, UINT64_MAX = never
  * @param end_appended  bytes that its outbox had taken by then, sent or not; UINT64_MAX = unknown
  */
 void midge_ref_set_output(struct midge_ref *ref, uint32_t peer, struct midge_slice output,
-                          uint64_t end_turn, uint64_t end_appended);
+                          uint64_t end_slice, uint64_t end_appended);
 
 /* What happened, in order. Each returns false when the broker has broken a rule; then
  * midge_ref_failure() says which. */
 
-/** The broker took the connection on. @param named  its address could be asked for */
+/** What follows happens in this slice, while this shard runs; UINT32_MAX = none. */
+void midge_ref_at(struct midge_ref *ref, uint64_t slice, uint32_t shard);
+
+/** The shard that runs took the connection on. @param named  its address could be asked for */
 bool midge_ref_open(struct midge_ref *ref, uint32_t peer, bool named, bool adopted,
                     uint64_t now_ns);
+
+/** The shard that runs gave the connection away; … got it from another one. */
+void midge_ref_left(struct midge_ref *ref, uint32_t peer);
+bool midge_ref_arrived(struct midge_ref *ref, uint32_t peer, bool adopted, uint64_t now_ns);
 
 /** The broker was handed bytes. */
 bool midge_ref_receive(struct midge_ref *ref, uint32_t peer, struct midge_slice bytes,
@@ -119,15 +130,22 @@ bool midge_ref_closed(struct midge_ref *ref, uint32_t peer);
  */
 bool midge_ref_pinged(struct midge_ref *ref, uint32_t peer, uint32_t number, uint64_t now_ns);
 
-/** At the end of a turn the connection was seen to be closing, for this reason. */
+/** At the end of a slice the connection was seen to refuse output. */
+bool midge_ref_refused(struct midge_ref *ref, uint32_t peer);
+
+/** At the end of a slice the connection was seen to be closing, for this reason. */
 bool midge_ref_close_seen(struct midge_ref *ref, uint32_t peer, enum midge_status status,
                           uint64_t now_ns);
 
-/** At the end of a turn the subscriptions of a closed connection had left the index. */
+/** At the end of a slice the subscriptions of a closed connection had left the index. */
 void midge_ref_purged(struct midge_ref *ref, uint32_t peer);
 
-/** A turn is over. */
-bool midge_ref_turn_end(struct midge_ref *ref, uint64_t turn, uint64_t now_ns);
+/** A slice is over. @param expired_peers  bit n: peer n has subscriptions in the index that reached
+ * their max */
+void midge_ref_slice_end(struct midge_ref *ref, uint64_t expired_peers);
+
+/** A turn of the shard that runs is over. */
+bool midge_ref_turn_end(struct midge_ref *ref, uint64_t now_ns);
 
 /** The broker was told to stop. */
 void midge_ref_stop(struct midge_ref *ref, uint64_t now_ns);
@@ -137,6 +155,11 @@ bool midge_ref_check_quiet(struct midge_ref *ref);
 
 /** The broker has stopped: everything is closed, and was sent what was owed. */
 bool midge_ref_check_end(struct midge_ref *ref);
+
+/** True if something that leaves no trace has made all that follows unknown: nothing is judged
+ * then.
+ */
+bool midge_ref_is_lost(const struct midge_ref *ref);
 
 const struct midge_ref_stats *midge_ref_stats(const struct midge_ref *ref);
 

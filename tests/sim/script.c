@@ -306,7 +306,8 @@ static void connect_peer(struct midge_script *script)
         return;
     peer = &script->peers[script->peer_count];
     *peer = (struct midge_script_peer){
-        .peer = midge_sim_peer_connect(script->sim, script->listener_fd)};
+        .peer = midge_sim_peer_connect(
+            script->sim, script->listener_fds[below(script, script->listener_count)])};
     if (peer->peer == UINT32_MAX)
         return;
     script->peer_count++;
@@ -373,13 +374,17 @@ static void move_clock(struct midge_script *script)
         midge_sim_advance(script->sim, below(script, script->options.jump_ns));
 }
 
-void midge_script_init(struct midge_script *script, struct midge_sim *sim, struct midge_ring *ring,
-                       int listener_fd, const struct midge_script_options *options)
+void midge_script_init(struct midge_script *script, struct midge_sim *sim,
+                       struct midge_ring *const *rings, uint32_t ring_count,
+                       const int *listener_fds, uint32_t listener_count,
+                       const struct midge_script_options *options)
 {
     memset(script, 0, sizeof(*script));
     script->sim = sim;
-    script->ring = ring;
-    script->listener_fd = listener_fd;
+    script->rings = rings;
+    script->ring_count = ring_count;
+    script->listener_fds = listener_fds;
+    script->listener_count = listener_count;
     script->options = *options;
 }
 
@@ -403,7 +408,7 @@ void midge_script_step(struct midge_script *script)
         return;
     }
     if (choice < 95) {
-        midge_ring_doorbell(script->ring);
+        midge_ring_doorbell(script->rings[below(script, script->ring_count)]);
         return;
     }
     peer = &script->peers[below(script, script->peer_count)];
@@ -415,7 +420,7 @@ void midge_script_step(struct midge_script *script)
         write_some(script, peer);
     else if (choice < 765)
         peer->stalled = !peer->stalled;
-    else if (choice < (script->options.polite ? 766u : 771u))
+    else if (choice < 766 + (script->options.polite ? 0 : script->options.leave_rate))
         leave(script, peer);
     else if (!peer->stalled)
         read_some(script, peer, once_in(script, 4) ? 16 : UINT32_MAX);

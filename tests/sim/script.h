@@ -33,22 +33,28 @@ struct midge_script_options {
     uint32_t peers_max; /* at a time */
     uint32_t payload_len_max;
     uint32_t control_line_len_max;
-    uint64_t jump_ns; /* longest jump of the clock */
-    bool login;       /* the broker asks for user and password */
-    bool polite;      /* no senseless input, no sudden ends */
+    uint64_t jump_ns;    /* longest jump of the clock */
+    bool login;          /* the broker asks for user and password */
+    bool polite;         /* no senseless input, no sudden ends */
+    uint32_t leave_rate; /* steps of 1000 in which one that is not polite leaves */
 };
 
 struct midge_script {
     struct midge_sim *sim;
-    struct midge_ring *ring;
-    int listener_fd;
+    struct midge_ring *const *rings; /* whose doorbells ring without a reason */
+    uint32_t ring_count;
+    const int *listener_fds; /* one is chosen for each connection */
+    uint32_t listener_count;
     struct midge_script_options options;
     struct midge_script_peer peers[MIDGE_SCRIPT_PEERS_MAX];
     uint32_t peer_count; /* that ever connected */
 };
 
-void midge_script_init(struct midge_script *script, struct midge_sim *sim, struct midge_ring *ring,
-                       int listener_fd, const struct midge_script_options *options);
+/** @param rings, listener_fds  borrowed until the end */
+void midge_script_init(struct midge_script *script, struct midge_sim *sim,
+                       struct midge_ring *const *rings, uint32_t ring_count,
+                       const int *listener_fds, uint32_t listener_count,
+                       const struct midge_script_options *options);
 void midge_script_deinit(struct midge_script *script);
 
 /** One thing happens: somebody connects, speaks, reads, leaves; the clock moves; the doorbell
