@@ -874,10 +874,6 @@ void midge_shard_destroy(struct midge_shard *shard)
 {
     MIDGE_ASSERT(midge_shard_is_idle(shard));
 
-    /* What was sent here after the last turn. */
-    for (struct midge_conn *conn = take_arrivals(shard); conn != NULL; conn = conn->next_request)
-        midge_ring_close(shard->ring, conn->fd);
-
     if (midge_reclaim_is_online(shard->participant)) {
         midge_reclaim_quiescent(shard->participant);
         midge_reclaim_offline(shard->participant);
