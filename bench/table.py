@@ -182,6 +182,10 @@ class Table:
         unit, divisor, decimals = UNITS[key]
         return "" if found is None else f"{found / divisor:,.{decimals}f} {unit}"
 
+    def is_nothing(self, row):
+        """A figure of 0: less is not possible, and a ratio neither."""
+        return stats.middle(self.rounds.get(row.case, []), row.subject, row.key) == 0
+
     def ratio(self, case, name, base, key):
         if (case, name) in self.failed or (case, base) in self.failed:
             return None
@@ -264,15 +268,15 @@ def spread_table(table, wanted):
     for row in wanted:
         if row.case not in table.rounds:
             continue
-        spin = table.ratio(row.case, "midge", "midge-tuned", row.key)
+        spin = table.ratio(row.case, row.subject, row.still, row.key)
         cells = [
             row.text,
-            table.value(row.case, "midge", row.key),
+            table.value(row.case, row.subject, row.key),
             table.value(row.case, "nats", row.key),
-            report.ratio(table.ratio(row.case, "midge", "nats", row.key)),
-            report.ratio(table.ratio(row.case, "midge-again", "midge", row.key)),
+            report.ratio(table.ratio(row.case, row.subject, "nats", row.key)),
+            report.ratio(table.ratio(row.case, row.again[1], row.again[0], row.key)),
             report.ratio(spin),
-            spin_verdict(spin),
+            "did not lose" if table.is_nothing(row) else spin_verdict(spin),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

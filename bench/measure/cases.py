@@ -11,6 +11,16 @@ FLOORED = ("floor", "floor-again", "midge", "nats")
 PLAIN = ("midge", "midge-again", "nats")
 TUNED = ("midge-tuned", "nats-tuned")
 
+CPU_ROWS = (  # text, case, and the share of nats-server that is the aim
+    ("16 connections × 8 in flight: CPU per request", "req", 0.5),
+    ("same at 100,000 messages/s", "req-rate", 0.5),
+    ("16 B, 1 to 1: CPU per message", "pub-1-1", 0.2),
+    ("same at 100,000 messages/s", "pub-1-1-rate", 0.2),
+    ("16 B, 1 to 8: CPU per message", "pub-1-8", 0.25),
+    ("same at 100,000 messages/s", "pub-1-8-rate", 0.25),
+    ("64 KiB, 1 to 1: CPU per message", "pub-64k", 0.5),
+)
+
 
 class Sizes:
     """How much each run does: in full, or just enough to see that everything works."""
@@ -86,7 +96,8 @@ def make(sizes):
         cases.append(Case(name, load, PLAIN, TUNED, seconds=0.2 + cpu_ms / 1000 / share))
     cases.append(Case("shards", ["pub", "--publishers", 8, "--subscribers", 8, "--warmup", 200, "--window",
                                  1024, "--cpu-ms", sizes.cpu_ms],
-                      ("midge-threads1", "midge-threads1-again", "midge-threads2"), place="shards",
+                      ("midge-threads1", "midge-threads1-again", "midge-threads2",
+                       "midge-threads2-again", "midge-threads2-tuned"), place="shards",
                       seconds=0.4 + 2 * sizes.cpu_ms / 1000))
     cases.append(Case("conns", ["conns", "--connections", sizes.connections, "--idle-ms", sizes.idle_ms],
                       PLAIN, ("nats-lean",), seconds=0.3 + (sizes.idle_ms + sizes.connections / 4) / 1000))
@@ -96,13 +107,13 @@ def make(sizes):
                       PLAIN, ("nats-tuned", "nats-lean"), seconds=0.7 + 4e-6 * sizes.subscriptions))
     spread = ("midge", "midge-again", "midge-tuned", "nats")
     trip = ["rtt", "--warmup", sizes.warmup // 5, "--count", sizes.requests_spread]
-    for name, transport in (("rtt-16", "tcp"), ("unix-16", "unix")):
-        cases.append(Case(f"all-{name}", trip, ("floor", *spread), place="all", transport=transport,
-                          seconds=0.2 + 60e-6 * sizes.requests_spread))
+    for size in (16, 1024):
+        for name, transport in (("rtt", "tcp"), ("unix", "unix")):
+            cases.append(Case(f"all-{name}-{size}", [*trip, "--size", size], spread, place="all",
+                              transport=transport, seconds=0.2 + 60e-6 * sizes.requests_spread))
     for name, load, cpu_ms, share in loads(sizes):
-        if name in ("req", "req-rate", "pub-1-1", "pub-1-1-rate", "pub-1-8"):
-            cases.append(Case(f"all-{name}", load, spread, place="all",
-                              seconds=0.2 + cpu_ms / 1000 / (2 * share)))
+        cases.append(Case(f"all-{name}", load, spread, place="all",
+                          seconds=0.2 + cpu_ms / 1000 / (2 * share)))
     return cases
 
 
@@ -114,7 +125,7 @@ class Row:
     """
 
     def __init__(self, text, case, key, base="nats", limit=None, is_floor=False, is_value=False,
-                 subject="midge", again=None, tuned=None):
+                 subject="midge", again=None, tuned=None, still="midge-tuned"):
         self.text = text
         self.case = case
         self.key = key
@@ -124,6 +135,7 @@ class Row:
         self.is_value = is_value
         self.subject = subject
         self.again = again or (("floor", "floor-again") if base == "floor" else ("midge", "midge-again"))
+        self.still = still  # the subject without spinning
         self.tuned = tuned  # (case, subject, base) of the column for tuned servers
 
 
@@ -139,14 +151,7 @@ def rows():
         found.append(Row(f"round trip {text}, Unix socket: p50", f"unix-{size}", "p50_ns", "floor", 1.15,
                          tuned=(f"unix-{size}-tuned", "midge-tuned", "floor")))
         found.append(Row(f"round trip {text}, Unix socket: p99.9", f"unix-{size}", "p999_ns", "floor"))
-    for text, case, limit in (
-            ("16 connections × 8 in flight: CPU per request", "req", 0.5),
-            ("same at 100,000 messages/s", "req-rate", 0.5),
-            ("16 B, 1 to 1: CPU per message", "pub-1-1", 0.2),
-            ("same at 100,000 messages/s", "pub-1-1-rate", 0.2),
-            ("16 B, 1 to 8: CPU per message", "pub-1-8", 0.25),
-            ("same at 100,000 messages/s", "pub-1-8-rate", 0.25),
-            ("64 KiB, 1 to 1: CPU per message", "pub-64k", 0.5)):
+    for text, case, limit in CPU_ROWS:
         found.append(Row(text, case, "cpu_ns", "nats", limit, tuned=(case, *TUNED)))
     lean = ("midge", "nats-lean")
     return found + [
@@ -168,15 +173,17 @@ def rows():
 
 def spread_rows():
     """Rows without an aim, but one: spinning must not lose."""
-    return [
-        Row("round trip 16 B, TCP: p50", "all-rtt-16", "p50_ns"),
-        Row("same: CPU per request", "all-rtt-16", "cpu_ns"),
-        Row("round trip 16 B, Unix socket: p50", "all-unix-16", "p50_ns"),
-        Row("same: CPU per request", "all-unix-16", "cpu_ns"),
-        Row("16 connections × 8 in flight: CPU per request", "all-req", "cpu_ns"),
-        Row("same at 100,000 messages/s", "all-req-rate", "cpu_ns"),
-        Row("16 B, 1 to 1: CPU per message", "all-pub-1-1", "cpu_ns"),
-        Row("same at 100,000 messages/s", "all-pub-1-1-rate", "cpu_ns"),
-        Row("16 B, 1 to 8: CPU per message", "all-pub-1-8", "cpu_ns"),
+    found = []
+    for size, text in ((16, "16 B"), (1024, "1 KiB")):
+        for name, transport in (("rtt", "TCP"), ("unix", "Unix socket")):
+            case = f"all-{name}-{size}"
+            found.append(Row(f"round trip {text}, {transport}: p50", case, "p50_ns"))
+            found.append(Row("same: CPU per request", case, "cpu_ns"))
+    for text, case, _ in CPU_ROWS:
+        found.append(Row(text, f"all-{case}", "cpu_ns"))
+    return found + [
+        Row("two shards, 8 publishers to 8 subscribers: CPU per message", "shards", "cpu_ns",
+            subject="midge-threads2", again=("midge-threads2", "midge-threads2-again"),
+            still="midge-threads2-tuned"),
         Row("idle broker: share of a core", "idle", "cpu_share"),
     ]

@@ -30,12 +30,15 @@ def rounds_of(key, **values):
 class Rows(unittest.TestCase):
     def test_every_row_reads_servers_that_its_case_runs(self):
         made = {case.name: case for case in cases.make(cases.Sizes())}
-        for row in cases.rows() + cases.spread_rows():
+        spread = cases.spread_rows()
+        for row in cases.rows() + spread:
             if row.case == "idle":
                 continue
             runs = made[row.case].names + made[row.case].sometimes
             for name in (row.subject, *row.again):
                 self.assertIn(name, runs, row.text)
+            if row in spread:
+                self.assertIn(row.still, runs, row.text)
             if row.tuned:
                 case, *names = row.tuned
                 for name in names:
@@ -90,6 +93,12 @@ class Verdict(unittest.TestCase):
     def test_spinning_loses_only_where_all_of_the_interval_says_so(self):
         for low, expected in ((None, "unknown"), (0.99, "did not lose"), (1.01, "**lost**")):
             self.assertEqual(table.spin_verdict({"median": 1.1, "low": low, "high": 2}), expected)
+
+
+    def test_broker_that_uses_no_time_at_rest_did_not_lose(self):
+        rounds = {"idle": rounds_of("cpu_share", **{"midge": 0.0, "midge-tuned": 0.0, "nats": 0.1})}
+        rest = [row for row in cases.spread_rows() if row.case == "idle"]
+        self.assertIn("| did not lose |", table.spread_table(table_of(rounds), rest))
 
 
 class Derived(unittest.TestCase):
