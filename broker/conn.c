@@ -246,7 +246,8 @@ static bool leave(struct midge_shard *shard, struct midge_conn *conn)
     struct midge_shard *to = conn->move_to;
     bool queued;
 
-    if (conn->recv_armed || conn->poll_armed || conn->send_submitted)
+    /* Subscriptions that a CONNECT dropped leave the index first: they are on our list for that. */
+    if (conn->recv_armed || conn->poll_armed || conn->send_submitted || conn->purge_queued)
         return false;
     MIDGE_ASSERT(conn->state == MIDGE_CONN_OPEN && !conn->paused && !conn->rearm_queued);
     midge_outbox_lock(&conn->outbox);

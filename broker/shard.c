@@ -461,6 +461,9 @@ static void purge(struct midge_shard *shard)
         shard->purging = conn->next_purge;
         conn->next_purge = NULL;
         conn->purge_queued = false;
+        /* It may have waited for that. */
+        if (conn->move_to != NULL)
+            midge_shard_mark_dirty(shard, conn);
         if (conn->state != MIDGE_CONN_PURGING)
             continue; /* a CONNECT dropped them: the connection goes on */
         midge_conn_set_state(conn, MIDGE_CONN_PURGING, MIDGE_CONN_RESTING);
