@@ -331,10 +331,10 @@ static bool gather_foreign(struct midge_shard *shard, struct midge_conn *conn, u
     return flush_out->piece_count > 0;
 }
 
-/* Give the token back, and leave to the owner what only he can do. @return bytes that can be sent
- * at once; 0 also if that is the owner's to do */
-static uint64_t settle_foreign(struct midge_shard *shard, struct midge_conn *conn, struct sent sent,
-                               bool last)
+/* Give the token back, and leave to the owner what only he can do. @return true if there is more
+ * that can be sent at once, and it is not the owner's to do */
+static bool settle_foreign(struct midge_shard *shard, struct midge_conn *conn, struct sent sent,
+                           bool last)
 {
     struct midge_outbox *outbox = &conn->outbox;
     struct midge_flush_result result;
@@ -351,7 +351,7 @@ static uint64_t settle_foreign(struct midge_shard *shard, struct midge_conn *con
         midge_shard_request(shard, conn, MIDGE_REQUEST_POLL_OUT);
     midge_outbox_unlock(outbox);
     finish_flush(shard, &result);
-    return go_on ? result.pending_bytes : 0;
+    return go_on;
 }
 
 void midge_conn_flush_foreign(struct midge_shard *shard, struct midge_conn *conn,
@@ -365,8 +365,7 @@ void midge_conn_flush_foreign(struct midge_shard *shard, struct midge_conn *conn
         const int64_t result =
             midge_ring_try_send(shard->ring, conn->fd, pieces, flush.piece_count);
 
-        if (settle_foreign(shard, conn, sent_of(flush.bytes, result), sends == SENDS_PER_FLUSH) ==
-            0)
+        if (!settle_foreign(shard, conn, sent_of(flush.bytes, result), sends == SENDS_PER_FLUSH))
             return;
     }
 }

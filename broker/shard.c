@@ -127,23 +127,29 @@ static void ring_bells(struct midge_shard *shard)
     }
 }
 
+/* Push on a list that another shard takes as a whole; by next_request. */
+static void push_conn(_Atomic(struct midge_conn *) *list, struct midge_conn *conn)
+{
+    struct midge_conn *first = atomic_load_explicit(list, memory_order_relaxed);
+
+    do {
+        conn->next_request = first;
+        /* Release pairs with the acquire in take_requests() and take_arrivals(): the link and the
+         * slot as we leave it are visible before the entry. */
+    } while (!atomic_compare_exchange_weak_explicit(list, &first, conn, memory_order_release,
+                                                    memory_order_relaxed));
+}
+
 void midge_shard_request(struct midge_shard *shard, struct midge_conn *conn, uint32_t requests)
 {
     struct midge_shard *owner = midge_conn_owner(conn);
-    struct midge_conn *first;
 
     conn->outbox.requests |= (uint16_t)requests;
     /* On its way to another shard: that one looks when it takes it. */
     if (conn->outbox.queued || owner == NULL)
         return;
     conn->outbox.queued = true;
-    first = atomic_load_explicit(&owner->inbox, memory_order_relaxed);
-    do {
-        conn->next_request = first;
-        /* Release pairs with the acquire in take_requests(): the link is visible before the entry.
-         */
-    } while (!atomic_compare_exchange_weak_explicit(&owner->inbox, &first, conn,
-                                                    memory_order_release, memory_order_relaxed));
+    push_conn(&owner->inbox, conn);
     if (owner != shard)
         want_bell(shard, owner->index);
 }
@@ -162,7 +168,7 @@ static void take_requests(struct midge_shard *shard)
 
     if (atomic_load_explicit(&shard->inbox, memory_order_relaxed) == NULL)
         return;
-    /* Acquire pairs with the release in midge_shard_request(). */
+    /* Acquire pairs with the release in push_conn(). */
     conn = atomic_exchange_explicit(&shard->inbox, NULL, memory_order_acquire);
     while (conn != NULL) {
         struct midge_conn *next = conn->next_request;
@@ -297,19 +303,13 @@ static struct midge_shard *shard_with_fewest(struct midge_shard *shard)
 void midge_shard_send_away(struct midge_shard *shard, struct midge_shard *to,
                            struct midge_conn *conn)
 {
-    struct midge_conn *first = atomic_load_explicit(&to->arrivals, memory_order_relaxed);
-
     if (conn->state != MIDGE_CONN_FREE) {
         MIDGE_ASSERT(shard->conn_count > 0);
         shard->conn_count--;
         atomic_fetch_sub_explicit(&shard->load, 1, memory_order_relaxed);
     }
     atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
-    do {
-        conn->next_request = first;
-        /* Release pairs with the acquire in take_arrivals(): the slot as we leave it. */
-    } while (!atomic_compare_exchange_weak_explicit(&to->arrivals, &first, conn,
-                                                    memory_order_release, memory_order_relaxed));
+    push_conn(&to->arrivals, conn);
     want_bell(shard, to->index);
 }
 
@@ -317,7 +317,7 @@ static struct midge_conn *take_arrivals(struct midge_shard *shard)
 {
     if (MIDGE_LIKELY(atomic_load_explicit(&shard->arrivals, memory_order_relaxed) == NULL))
         return NULL;
-    /* Acquire pairs with the release in send_away(). */
+    /* Acquire pairs with the release in push_conn(). */
     return atomic_exchange_explicit(&shard->arrivals, NULL, memory_order_acquire);
 }
 
