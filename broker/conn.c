@@ -1,39 +1,26 @@
-/* State machine of one connection; see conn.h. */
-#include "conn.h"
+/* State machine of one connection; see conn.h, and conn_internal.h for its other parts. */
+#include "conn_internal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#include "dispatch.h"
 #include "handshake.h"
-#include "midge/subject.h"
 #include "shard.h"
-#include "subscribe.h"
 #include "trace.h"
 
 /* How long a closing connection may take to send what it owes, at most: the peer of a protocol
  * error deserves its -ERR, not a slot for ever. */
 #define FLUSH_MS_MAX          5000u
 #define FLUSH_MS_SHUTDOWN_MAX 1000u
-/* … and then the rest of the frame under way: tries, since poll says that a socket has room only
- * when a third of its buffer has, and the time between them. */
+/* … and then so many tries to send the rest of the frame under way, since poll says that a socket
+ * has room only when a third of its buffer has. */
 #define LAST_TRIES_MAX 5u
-#define LAST_TRY_MS    100u
 
 #define NS_PER_MS 1000000ull
-
-/* Sends of one shared outbox in one turn: bounded, since others append meanwhile. */
-#define SENDS_PER_FLUSH 16u
 
 /* Hourly RTT measurement. Source: nats-server v2.15.2, server/const.go
  * DEFAULT_RTT_MEASUREMENT_INTERVAL. */
 #define RTT_INTERVAL_NS (3600ull * 1000 * NS_PER_MS)
-
-static struct midge_handle handle_of(const struct midge_conn *conn)
-{
-    return (struct midge_handle){conn->index, conn->generation};
-}
 
 void midge_conn_set_state(struct midge_conn *conn, enum midge_conn_state from,
                           enum midge_conn_state to)
@@ -65,661 +52,25 @@ void midge_conn_set_state(struct midge_conn *conn, enum midge_conn_state from,
     conn->state = to;
 }
 
-/* ---- output ---- */
-
-bool midge_conn_enqueue(struct midge_shard *shard, struct midge_conn *conn,
-                        struct midge_slice bytes)
-{
-    struct midge_outbox *outbox = &conn->outbox;
-    bool appended = false;
-
-    if (!midge_spares_fill(&shard->spares, &shard->pool, bytes.len)) {
-        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
-        return false;
-    }
-    midge_outbox_lock(outbox);
-    if (!outbox->closing) {
-        if (midge_outbox_is_over(outbox, bytes.len)) {
-            midge_shard_request_close(shard, conn, MIDGE_E_SLOW_PENDING);
-        } else {
-            memcpy(midge_outbox_append(outbox, &shard->spares, bytes.len), bytes.base, bytes.len);
-            midge_shard_mark_dirty(shard, conn);
-            appended = true;
-        }
-    }
-    midge_outbox_unlock(outbox);
-    return appended;
-}
-
-void midge_conn_send_err(struct midge_shard *shard, struct midge_conn *conn,
-                         struct midge_slice text)
-{
-    const uint32_t len = text.len + 9; /* -ERR '' CRLF */
-    uint8_t *line;
-    uint32_t cap;
-
-    midge_conn_log(shard, conn, MIDGE_LOG_DEBUG, "-ERR '%.*s'", (int)text.len, text.base);
-    line = midge_pool_alloc(&shard->pool, len, &cap);
-    if (line == NULL) {
-        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
-        return;
-    }
-    memcpy(line, "-ERR '", 6);
-    memcpy(line + 6, text.base, text.len);
-    memcpy(line + 6 + text.len, "'\r\n", 3);
-    (void)midge_conn_enqueue(shard, conn, midge_slice_make(line, len));
-    midge_pool_free(&shard->pool, line, cap);
-}
-
-/* Shut the socket down and end its operations; each has one event to come. */
-static void begin_closing(struct midge_shard *shard, struct midge_conn *conn)
-{
-    midge_conn_set_state(conn, conn->state, MIDGE_CONN_CLOSING);
-    /* Who sees the end of this connection finds its place free. */
-    if (conn->registered)
-        atomic_fetch_sub_explicit(&shard->broker->connection_count, 1, memory_order_relaxed);
-    conn->registered = false;
-    /* Shutdown first: a close with a request under way would send no FIN before the cancel came
-     * through (liburing issues 568, 932). */
-    midge_ring_shutdown(shard->ring, conn->fd, SHUT_RDWR);
-    if (conn->recv_armed || conn->poll_armed)
-        midge_ring_cancel(shard->ring, conn->fd, handle_of(conn));
-    /* Never finished here: the caller may still hold views of the line buffer. */
-    midge_shard_mark_dirty(shard, conn);
-}
-
-static void finish_closing(struct midge_shard *shard, struct midge_conn *conn);
-
-static bool is_flushed(struct midge_conn *conn)
-{
-    bool flushed;
-
-    midge_outbox_lock(&conn->outbox);
-    flushed = conn->outbox.pending_bytes == 0 && conn->outbox.flush_shard == MIDGE_FLUSH_FREE;
-    midge_outbox_unlock(&conn->outbox);
-    return flushed;
-}
-
-/* What the kernel took of one send. */
-struct sent {
-    uint64_t asked;
-    uint64_t taken;
-    bool failed;
-};
-
-static struct sent sent_of(uint64_t asked, int64_t result)
-{
-    return (struct sent){
-        .asked = asked,
-        .taken = result > 0 ? (uint64_t)result : 0,
-        .failed = result < 0 && result != -EAGAIN,
-    };
-}
-
-/* What is left to do after the token was given back, outside the lock. */
-static void finish_flush(struct midge_shard *shard, const struct midge_flush_result *result)
-{
-    midge_outbox_free_sent(result->done, &shard->pool);
-    midge_stats_add(&shard->stats.delivered, result->sent_msgs);
-    if (result->drained)
-        midge_shard_tell_drained(shard, result->drained_shard);
-}
-
-static void arm_poll(struct midge_shard *shard, struct midge_conn *conn)
-{
-    if (conn->poll_armed || conn->move_to != NULL)
-        return;
-    conn->poll_armed = true;
-    midge_ring_poll_out(shard->ring, conn->fd, handle_of(conn));
-}
-
-/* The owner gives the token back. @return true if the kernel took all, and more can be sent at once
- */
-static bool settle(struct midge_shard *shard, struct midge_conn *conn, struct sent sent,
-                   uint64_t *pending_out)
-{
-    struct midge_flush_result result;
-
-    midge_outbox_lock(&conn->outbox);
-    result = midge_outbox_settle(&conn->outbox, sent.taken, sent.asked, shard->now_ns);
-    midge_outbox_unlock(&conn->outbox);
-    finish_flush(shard, &result);
-    *pending_out = result.pending_bytes;
-    if (conn->state == MIDGE_CONN_CLOSING) {
-        finish_closing(shard, conn);
-        return false;
-    }
-    if (sent.failed) {
-        midge_conn_close(shard, conn, MIDGE_E_WRITE);
-        return false;
-    }
-    if (sent.taken < sent.asked) {
-        arm_poll(shard, conn);
-        midge_conn_set_timer(shard, conn);
-        return false;
-    }
-    return true;
-}
-
-static struct midge_flush gather(struct midge_shard *shard, struct midge_conn *conn,
-                                 struct iovec *pieces)
-{
-    struct midge_flush flush;
-
-    midge_outbox_lock(&conn->outbox);
-    flush = midge_outbox_gather(&conn->outbox, shard->index, true, pieces, MIDGE_RING_IOV_MAX);
-    midge_outbox_unlock(&conn->outbox);
-    return flush;
-}
-
-/* Other shards append here, too: they must not find the token in the hands of a shard that sleeps.
- */
-static void flush_shared(struct midge_shard *shard, struct midge_conn *conn, struct iovec *pieces,
-                         struct midge_flush flush)
-{
-    uint64_t pending;
-
-    for (uint32_t sends = 1;; sends++) {
-        const int64_t result =
-            midge_ring_try_send(shard->ring, conn->fd, pieces, flush.piece_count);
-
-        if (!settle(shard, conn, sent_of(flush.bytes, result), &pending) || pending == 0 ||
-            sends == SENDS_PER_FLUSH)
-            break;
-        flush = gather(shard, conn, pieces);
-        if (flush.piece_count == 0)
-            break;
-    }
-    if (conn->fd == -1)
-        return;
-    /* The next turn sends more, or goes on closing. */
-    midge_outbox_lock(&conn->outbox);
-    if ((conn->outbox.pending_bytes > 0 && !conn->outbox.blocked) || conn->outbox.closing)
-        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
-    midge_outbox_unlock(&conn->outbox);
-}
-
-/* Give the connection to the shard that it moves to, if nothing of it is under way here any more.
- * @return true if it is gone */
-static bool leave(struct midge_shard *shard, struct midge_conn *conn)
-{
-    struct midge_shard *to = conn->move_to;
-    bool queued;
-
-    /* Subscriptions that a CONNECT dropped leave the index first: they are on our list for that. */
-    if (conn->recv_armed || conn->poll_armed || conn->send_submitted || conn->purge_queued)
-        return false;
-    MIDGE_ASSERT(conn->state == MIDGE_CONN_OPEN && !conn->paused && !conn->rearm_queued);
-    midge_outbox_lock(&conn->outbox);
-    /* What was asked of us is done first: its link in the inbox is needed for the way. */
-    queued = conn->outbox.queued;
-    if (!queued) {
-        atomic_store_explicit(&conn->owner, NULL, memory_order_relaxed);
-        conn->outbox.shared = false; /* perhaps those that it talks to are there already */
-    }
-    midge_outbox_unlock(&conn->outbox);
-    if (queued)
-        return false;
-    midge_timers_clear(&shard->timers, &conn->timer);
-    midge_ring_release(shard->ring, conn->fd);
-    midge_shard_send_away(shard, to, conn);
-    return true;
-}
-
-void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
-{
-    struct iovec pieces[MIDGE_RING_IOV_MAX];
-    struct midge_flush flush;
-
-    if (conn->state == MIDGE_CONN_CLOSING)
-        finish_closing(shard, conn);
-    if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
-        return;
-    if (MIDGE_UNLIKELY(conn->move_to != NULL) && leave(shard, conn))
-        return;
-    flush = gather(shard, conn, pieces);
-    if (flush.piece_count == 0) {
-        if (conn->state == MIDGE_CONN_FLUSHING && is_flushed(conn)) {
-            begin_closing(shard, conn);
-            finish_closing(shard, conn);
-        }
-        return;
-    }
-    if (flush.shared) {
-        flush_shared(shard, conn, pieces, flush);
-        return;
-    }
-    conn->send_asked = flush.bytes;
-    /* A silent send does not end the wait (measured): where something waits for its result, the
-     * next turn must not sleep. */
-    if (flush.urgent || conn->state == MIDGE_CONN_FLUSHING)
-        shard->settle_soon = true;
-    MIDGE_ASSERT(!conn->send_submitted);
-    conn->send_submitted = true;
-    midge_ring_send(shard->ring, conn->fd, handle_of(conn), pieces, flush.piece_count);
-    midge_shard_mark_submitted(shard, conn);
-}
-
-void midge_conn_on_sent(struct midge_shard *shard, struct midge_conn *conn, int64_t sent)
-{
-    uint64_t pending;
-
-    MIDGE_ASSERT(conn->send_submitted);
-    conn->send_submitted = false;
-    if ((settle(shard, conn, sent_of(conn->send_asked, sent), &pending) &&
-         (pending > 0 || conn->state == MIDGE_CONN_FLUSHING)) ||
-        conn->move_to != NULL)
-        midge_shard_mark_dirty(shard, conn);
-}
-
-/* Take the token for a send of another shard's. @return true if there is something to send */
-static bool gather_foreign(struct midge_shard *shard, struct midge_conn *conn, uint32_t generation,
-                           struct iovec *pieces, struct midge_flush *flush_out)
-{
-    struct midge_outbox *outbox = &conn->outbox;
-
-    *flush_out = (struct midge_flush){0};
-    midge_outbox_lock(outbox);
-    /* What is pending when it closes is the owner's to send. */
-    if (outbox->generation == generation && !outbox->closing) {
-        *flush_out = midge_outbox_gather(outbox, shard->index, false, pieces, MIDGE_RING_IOV_MAX);
-        /* Any other holder looks at what is pending when it gives the token back. */
-        if (outbox->in_flight)
-            midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
-    }
-    midge_outbox_unlock(outbox);
-    return flush_out->piece_count > 0;
-}
-
-/* Give the token back, and leave to the owner what only he can do. @return true if there is more
- * that can be sent at once, and it is not the owner's to do */
-static bool settle_foreign(struct midge_shard *shard, struct midge_conn *conn, struct sent sent,
-                           bool last)
-{
-    struct midge_outbox *outbox = &conn->outbox;
-    struct midge_flush_result result;
-    bool go_on;
-
-    midge_outbox_lock(outbox);
-    result = midge_outbox_settle(outbox, sent.taken, sent.asked, shard->now_ns);
-    go_on = result.pending_bytes > 0 && sent.taken == sent.asked && !outbox->closing && !last;
-    if (sent.failed && !outbox->closing)
-        midge_shard_request_close(shard, conn, MIDGE_E_WRITE);
-    else if (outbox->closing || (last && result.pending_bytes > 0))
-        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
-    if (sent.taken < sent.asked)
-        midge_shard_request(shard, conn, MIDGE_REQUEST_POLL_OUT);
-    midge_outbox_unlock(outbox);
-    finish_flush(shard, &result);
-    return go_on;
-}
-
-void midge_conn_flush_foreign(struct midge_shard *shard, struct midge_conn *conn,
-                              uint32_t generation)
-{
-    struct iovec pieces[MIDGE_RING_IOV_MAX];
-    struct midge_flush flush;
-
-    for (uint32_t sends = 1; gather_foreign(shard, conn, generation, pieces, &flush); sends++) {
-        /* The descriptor stays open while the token is held. */
-        const int64_t result =
-            midge_ring_try_send(shard->ring, conn->fd, pieces, flush.piece_count);
-
-        if (!settle_foreign(shard, conn, sent_of(flush.bytes, result), sends == SENDS_PER_FLUSH))
-            return;
-    }
-}
-
-void midge_conn_hand_over(struct midge_shard *shard, struct midge_conn *conn, uint32_t generation)
-{
-    midge_outbox_lock(&conn->outbox);
-    if (conn->outbox.generation == generation && !conn->outbox.closing)
-        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
-    midge_outbox_unlock(&conn->outbox);
-}
-
-static void on_poll_out(struct midge_shard *shard, struct midge_conn *conn, int res)
-{
-    conn->poll_armed = false;
-    if (conn->state == MIDGE_CONN_CLOSING) {
-        finish_closing(shard, conn);
-        return;
-    }
-    if (conn->state != MIDGE_CONN_OPEN && conn->state != MIDGE_CONN_FLUSHING)
-        return;
-    if (res == -ECANCELED) {
-        /* The cancel was meant for recv (back-pressure): the poll is still wanted, here or where
-         * the connection goes. */
-        arm_poll(shard, conn);
-        if (conn->move_to != NULL)
-            midge_shard_mark_dirty(shard, conn);
-        return;
-    }
-    midge_outbox_lock(&conn->outbox);
-    conn->outbox.blocked = false;
-    midge_outbox_unlock(&conn->outbox);
-    midge_shard_mark_dirty(shard, conn);
-}
-
-/* ---- input ---- */
-
-/* The parser is not used again: whatever the line holds is given up. */
-static void drop_line(struct midge_shard *shard, struct midge_conn *conn)
-{
-    uint8_t *line = conn->parser.line;
-
-    conn->parser.line = NULL;
-    if (line != NULL)
-        midge_pool_free(&shard->pool, line, conn->line_block_cap);
-}
-
-static enum midge_status lend_line(struct midge_shard *shard, struct midge_conn *conn)
-{
-    uint8_t *line = midge_pool_alloc(&shard->pool, conn->parser.limits.control_line_len_max,
-                                     &conn->line_block_cap);
-
-    if (line == NULL)
-        return MIDGE_E_MEMORY;
-    midge_parser_lend_line(&conn->parser, line, conn->line_block_cap);
-    return MIDGE_OK;
-}
-
-static void set_incoming(struct midge_conn *conn, struct midge_msg *msg)
-{
-    conn->incoming = msg;
-    atomic_store_explicit(&conn->incoming_bytes, msg != NULL ? msg->total_len : 0,
-                          memory_order_relaxed);
-}
-
-static void on_publish(struct midge_shard *shard, struct midge_conn *conn,
-                       const struct midge_op *op)
-{
-    if (conn->pedantic && !midge_subject_is_literal(op->subject))
-        midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(MIDGE_E_PUB_SUBJECT)));
-    if (op->payload_whole) {
-        midge_dispatch_publish(shard, conn, op);
-        return;
-    }
-    MIDGE_ASSERT(conn->incoming == NULL);
-    set_incoming(conn, midge_msg_create(&shard->pool, op));
-    if (conn->incoming == NULL)
-        midge_conn_close(shard, conn, MIDGE_E_MEMORY);
-}
-
-static void on_piece(struct midge_shard *shard, struct midge_conn *conn, const struct midge_op *op)
-{
-    struct midge_msg *msg = conn->incoming;
-
-    MIDGE_ASSERT(msg != NULL);
-    midge_msg_fill(msg, op->payload);
-    if (!op->last)
-        return;
-    MIDGE_ASSERT(msg->filled_len == msg->total_len);
-    set_incoming(conn, NULL);
-    midge_dispatch_publish_msg(shard, conn, msg);
-    midge_msg_release(msg, &shard->pool);
-}
-
-static void on_ping(struct midge_shard *shard, struct midge_conn *conn)
-{
-    (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("PONG\r\n"));
-    conn->last_in_ns = shard->now_ns;
-    if (!conn->connected || conn->first_pong_sent)
-        return;
-    conn->first_pong_sent = true;
-    if (conn->options.protocol >= 1)
-        midge_handshake_send_info(shard, conn, true);
-}
-
-static void on_pong(struct midge_shard *shard, struct midge_conn *conn)
-{
-    conn->pings_out = 0;
-    if (conn->rtt_start_ns != 0)
-        conn->rtt_ns = shard->now_ns - conn->rtt_start_ns + 1;
-}
-
-static void on_op(struct midge_shard *shard, struct midge_conn *conn, const struct midge_op *op)
-{
-    if (MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
-        midge_trace_op(shard, conn, op);
-    switch (op->kind) {
-    case MIDGE_OP_PUB:
-    case MIDGE_OP_HPUB:
-        on_publish(shard, conn, op);
-        break;
-    case MIDGE_OP_PIECE:
-        on_piece(shard, conn, op);
-        break;
-    case MIDGE_OP_SUB:
-        midge_subscribe_sub(shard, conn, op);
-        break;
-    case MIDGE_OP_UNSUB:
-        midge_subscribe_unsub(shard, conn, op);
-        break;
-    case MIDGE_OP_PING:
-        on_ping(shard, conn);
-        break;
-    case MIDGE_OP_PONG:
-        on_pong(shard, conn);
-        break;
-    case MIDGE_OP_CONNECT:
-        midge_handshake_connect(shard, conn, op->json);
-        break;
-    case MIDGE_OP_INFO:
-        if (!midge_info_is_object(op->json))
-            midge_conn_close(shard, conn, MIDGE_E_ARGS);
-        break;
-    case MIDGE_OP_ERR:
-        midge_conn_close(shard, conn, MIDGE_E_PEER_ERR);
-        break;
-    case MIDGE_OP_OK:
-    case MIDGE_OP_NONE:
-        break;
-    }
-}
-
-/* True if the next byte begins an operation that is not allowed before CONNECT. */
-static bool is_before_auth(const struct midge_conn *conn, struct midge_slice input)
-{
-    return conn->must_connect && input.len > 0 && (input.base[0] | 0x20) != 'c' &&
-           midge_parser_at_start(&conn->parser);
-}
-
-static void consume(struct midge_shard *shard, struct midge_conn *conn, struct midge_slice input)
-{
-    const uint64_t ops_before = conn->in_ops;
-
-    while (conn->state == MIDGE_CONN_OPEN) {
-        enum midge_status status;
-        struct midge_op op;
-
-        if (MIDGE_UNLIKELY(is_before_auth(conn, input))) {
-            midge_conn_close(shard, conn, MIDGE_E_AUTH);
-            return;
-        }
-        status = midge_parser_next(&conn->parser, &input, &op);
-        if (MIDGE_LIKELY(status == MIDGE_OK)) {
-            on_op(shard, conn, &op);
-            continue;
-        }
-        if (status == MIDGE_AGAIN)
-            break;
-        if (status == MIDGE_FULL)
-            status = lend_line(shard, conn);
-        if (status != MIDGE_OK) {
-            midge_trace_parse_error(shard, conn, status);
-            midge_conn_close(shard, conn, status);
-            return;
-        }
-    }
-    if (conn->in_ops != ops_before)
-        conn->last_in_ns = shard->now_ns;
-    if (conn->parser.line != NULL && midge_parser_line_idle(&conn->parser)) {
-        uint8_t *line = midge_parser_take_line(&conn->parser);
-
-        midge_pool_free(&shard->pool, line, conn->line_block_cap);
-    }
-}
-
-static void on_recv(struct midge_shard *shard, struct midge_conn *conn,
-                    const struct midge_ring_event *event)
-{
-    conn->recv_armed = event->more;
-    if (conn->state == MIDGE_CONN_CLOSING) {
-        finish_closing(shard, conn);
-        return;
-    }
-    if (conn->state == MIDGE_CONN_FLUSHING) {
-        /* What still comes is read and thrown away, so that closing does not reset the connection
-         * before the peer has seen its -ERR. */
-        if (!event->more && (event->res > 0 || event->res == -ENOBUFS || event->res == -ECANCELED))
-            midge_shard_mark_rearm(shard, conn);
-        return;
-    }
-    if (conn->state != MIDGE_CONN_OPEN)
-        return;
-    if (event->res > 0) {
-        consume(shard, conn, event->bytes);
-    } else if (event->res == 0) {
-        midge_conn_close(shard, conn, MIDGE_E_EOF);
-    } else if (event->res != -ENOBUFS && event->res != -ECANCELED && event->res != -EAGAIN &&
-               event->res != -EINTR) {
-        midge_conn_close(shard, conn, MIDGE_E_READ);
-    }
-    if (MIDGE_UNLIKELY(conn->move_to != NULL) && !conn->recv_armed) {
-        midge_shard_mark_dirty(shard, conn);
-        return;
-    }
-    /* Bytes that ended the connection may have ended recv, too: FLUSHING reads on, as above. */
-    if (!conn->recv_armed && ((conn->state == MIDGE_CONN_OPEN && !conn->paused) ||
-                              (conn->state == MIDGE_CONN_FLUSHING && event->res > 0)))
-        midge_shard_mark_rearm(shard, conn);
-}
-
 void midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
                          const struct midge_ring_event *event)
 {
     midge_shard_assert_owner(shard);
     switch (event->kind) {
     case MIDGE_RING_RECV:
-        on_recv(shard, conn, event);
+        midge_conn_on_recv(shard, conn, event);
         break;
     case MIDGE_RING_SEND:
         midge_conn_on_sent(shard, conn, event->res);
         break;
     case MIDGE_RING_POLL_OUT:
-        on_poll_out(shard, conn, event->res);
+        midge_conn_on_poll_out(shard, conn, event->res);
         break;
     case MIDGE_RING_ACCEPT:
     case MIDGE_RING_NONE:
         MIDGE_ASSERT(false);
         break;
     }
-}
-
-/* ---- moving ---- */
-
-void midge_conn_move(struct midge_shard *shard, struct midge_conn *conn, struct midge_shard *to)
-{
-    if (conn->state != MIDGE_CONN_OPEN || conn->paused || conn->move_to != NULL || to == shard)
-        return;
-    conn->move_to = to;
-    if (conn->recv_armed || conn->poll_armed)
-        midge_ring_cancel(shard->ring, conn->fd, handle_of(conn));
-    midge_shard_mark_dirty(shard, conn);
-}
-
-/* It does not go away after all: what was not armed for it is armed here. */
-static void stay(struct midge_shard *shard, struct midge_conn *conn)
-{
-    bool blocked;
-
-    if (conn->move_to == NULL)
-        return;
-    conn->move_to = NULL;
-    midge_outbox_lock(&conn->outbox);
-    blocked = conn->outbox.blocked;
-    midge_outbox_unlock(&conn->outbox);
-    if (blocked)
-        arm_poll(shard, conn);
-    if (!conn->recv_armed)
-        midge_shard_mark_rearm(shard, conn);
-}
-
-void midge_conn_arrive(struct midge_shard *shard, struct midge_conn *conn)
-{
-    struct midge_outbox *outbox = &conn->outbox;
-    bool blocked;
-
-    MIDGE_ASSERT(conn->state == MIDGE_CONN_OPEN);
-    midge_outbox_lock(outbox);
-    MIDGE_ASSERT(midge_conn_owner(conn) == NULL && !outbox->queued);
-    atomic_store_explicit(&conn->owner, shard, memory_order_relaxed);
-    blocked = outbox->blocked;
-    /* What was asked while nobody could look. */
-    if (outbox->requests != 0)
-        midge_shard_request(shard, conn, 0);
-    midge_outbox_unlock(outbox);
-    conn->move_to = NULL;
-    midge_stats_add(&shard->stats.moves, 1);
-    midge_conn_log(shard, conn, MIDGE_LOG_DEBUG, "Client connection moved to thread %u",
-                   shard->index);
-    if (midge_ring_adopt(shard->ring, conn->fd, handle_of(conn)) != 0) {
-        midge_conn_close(shard, conn, MIDGE_E_READ);
-        return;
-    }
-    midge_conn_set_timer(shard, conn);
-    midge_shard_mark_rearm(shard, conn);
-    if (blocked)
-        arm_poll(shard, conn);
-    else
-        midge_shard_mark_dirty(shard, conn);
-}
-
-/* ---- back-pressure ---- */
-
-void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
-                      const struct midge_pause *pause)
-{
-    if (conn->paused || conn->state != MIDGE_CONN_OPEN)
-        return;
-    conn->pause = malloc(sizeof(*conn->pause));
-    if (conn->pause == NULL)
-        return; /* goes on publishing: max_pending still bounds what it can fill */
-    *conn->pause = *pause;
-    stay(shard, conn);
-    conn->paused = true;
-    conn->next_paused = shard->paused;
-    shard->paused = conn;
-    midge_stats_add(&shard->stats.stalls, 1);
-    if (conn->recv_armed)
-        midge_ring_cancel(shard->ring, conn->fd, handle_of(conn));
-    midge_conn_set_timer(shard, conn);
-}
-
-void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
-{
-    const uint64_t interval_ns = shard->config->ping_interval_ms * NS_PER_MS;
-    struct midge_conn **link = &shard->paused;
-
-    if (!conn->paused)
-        return;
-    while (*link != conn) {
-        MIDGE_ASSERT(*link != NULL);
-        link = &(*link)->next_paused;
-    }
-    *link = conn->next_paused;
-    conn->next_paused = NULL;
-    conn->paused = false;
-    free(conn->pause);
-    conn->pause = NULL;
-    /* Its PONGs may lie behind what was not read. */
-    conn->pings_out = 0;
-    if (conn->ping_at_ns < shard->now_ns + interval_ns)
-        conn->ping_at_ns = shard->now_ns + interval_ns;
-    /* FLUSHING reads too, and throws away: see on_recv(). */
-    if (!conn->recv_armed && (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING))
-        midge_shard_mark_rearm(shard, conn);
 }
 
 /* ---- deadlines ---- */
@@ -779,29 +130,16 @@ static void on_ping_due(struct midge_shard *shard, struct midge_conn *conn)
     (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("PING\r\n"));
 }
 
-/* The end does not wait until a slow reader has all that it is owed; but what it gets ends with a
- * whole frame. */
-static void send_last_frame(struct midge_shard *shard, struct midge_conn *conn)
-{
-    if (conn->last_tries++ == 0)
-        midge_stats_add(&shard->stats.discarded, midge_outbox_cut(&conn->outbox, &shard->pool));
-    conn->close_at_ns = shard->now_ns + LAST_TRY_MS * NS_PER_MS;
-    midge_outbox_lock(&conn->outbox);
-    conn->outbox.blocked = false;
-    midge_outbox_unlock(&conn->outbox);
-    midge_shard_mark_dirty(shard, conn);
-}
-
 void midge_conn_on_timer(struct midge_shard *shard, struct midge_conn *conn)
 {
     const uint64_t now_ns = shard->now_ns;
 
     if (conn->state == MIDGE_CONN_FLUSHING && conn->close_at_ns <= now_ns) {
         if (!shard->stop_seen || conn->send_submitted || conn->last_tries == LAST_TRIES_MAX) {
-            begin_closing(shard, conn);
+            midge_conn_begin_closing(shard, conn);
             return;
         }
-        send_last_frame(shard, conn);
+        midge_conn_send_last_frame(shard, conn);
     }
     if (conn->state == MIDGE_CONN_OPEN && conn->auth_at_ns <= now_ns)
         midge_conn_close(shard, conn, MIDGE_E_AUTH_TIMEOUT);
@@ -826,7 +164,7 @@ void midge_conn_on_request(struct midge_shard *shard, struct midge_conn *conn, u
         midge_conn_close(shard, conn, close_status);
     if ((requests & MIDGE_REQUEST_POLL_OUT) != 0 &&
         (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING)) {
-        arm_poll(shard, conn);
+        midge_conn_arm_poll(shard, conn);
         midge_conn_set_timer(shard, conn);
     }
     if ((requests & MIDGE_REQUEST_FLUSH) != 0 || conn->move_to != NULL)
@@ -847,7 +185,8 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     conn->fd = fd;
     conn->send_asked = 0;
     midge_parser_init(&conn->parser, &limits);
-    set_incoming(conn, NULL);
+    conn->incoming = NULL;
+    atomic_store_explicit(&conn->incoming_bytes, 0, memory_order_relaxed);
     conn->recv_armed = false;
     conn->poll_armed = false;
     conn->send_submitted = false;
@@ -913,13 +252,13 @@ void midge_conn_open(struct midge_shard *shard, struct midge_conn *conn, int fd)
     midge_stats_add(&shard->stats.connects, 1);
     read_peer(shard, conn);
     midge_conn_log(shard, conn, MIDGE_LOG_DEBUG, "Client connection created");
-    if (midge_ring_adopt(shard->ring, fd, handle_of(conn)) != 0) {
+    if (midge_ring_adopt(shard->ring, fd, midge_conn_handle(conn)) != 0) {
         midge_conn_close(shard, conn, MIDGE_E_READ);
         return;
     }
     midge_handshake_send_info(shard, conn, false);
     conn->recv_armed = true;
-    midge_ring_recv(shard->ring, fd, handle_of(conn));
+    midge_ring_recv(shard->ring, fd, midge_conn_handle(conn));
     before = atomic_fetch_add_explicit(&broker->connection_count, 1, memory_order_relaxed);
     conn->registered = true;
     if (before >= broker->connections_max) {
@@ -977,7 +316,7 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
 
     if (conn->state == MIDGE_CONN_FLUSHING && is_hard(status)) {
         conn->close_status = status;
-        begin_closing(shard, conn);
+        midge_conn_begin_closing(shard, conn);
         return;
     }
     if (conn->state == MIDGE_CONN_FLUSHING && status == MIDGE_E_SHUTDOWN) {
@@ -998,17 +337,33 @@ void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum m
         midge_conn_send_err(shard, conn, midge_slice_text(text));
     refuse_appends(shard, conn);
     midge_conn_resume(shard, conn);
-    stay(shard, conn);
+    midge_conn_stay(shard, conn);
     if (conn->state != MIDGE_CONN_FLUSHING)
         return; /* found no memory for the -ERR: closing already */
     if (is_hard(status)) {
-        begin_closing(shard, conn);
+        midge_conn_begin_closing(shard, conn);
         return;
     }
     if (flush_ms > shard->config->write_deadline_ms)
         flush_ms = shard->config->write_deadline_ms;
     conn->close_at_ns = shard->now_ns + flush_ms * NS_PER_MS;
     midge_conn_set_timer(shard, conn);
+    midge_shard_mark_dirty(shard, conn);
+}
+
+void midge_conn_begin_closing(struct midge_shard *shard, struct midge_conn *conn)
+{
+    midge_conn_set_state(conn, conn->state, MIDGE_CONN_CLOSING);
+    /* Who sees the end of this connection finds its place free. */
+    if (conn->registered)
+        atomic_fetch_sub_explicit(&shard->broker->connection_count, 1, memory_order_relaxed);
+    conn->registered = false;
+    /* Shutdown first: a close with a request under way would send no FIN before the cancel came
+     * through (liburing issues 568, 932). */
+    midge_ring_shutdown(shard->ring, conn->fd, SHUT_RDWR);
+    if (conn->recv_armed || conn->poll_armed)
+        midge_ring_cancel(shard->ring, conn->fd, midge_conn_handle(conn));
+    /* Never finished here: the caller may still hold views of the line buffer. */
     midge_shard_mark_dirty(shard, conn);
 }
 
@@ -1029,8 +384,7 @@ static void end_memory_pick(struct midge_shard *shard, struct midge_conn *conn)
     }
 }
 
-/* The last step that needs the descriptor, once nothing is under way any more. */
-static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
+void midge_conn_finish_closing(struct midge_shard *shard, struct midge_conn *conn)
 {
     bool held;
 
@@ -1052,11 +406,7 @@ static void finish_closing(struct midge_shard *shard, struct midge_conn *conn)
     conn->fd = -1;
     midge_stats_add(&shard->stats.discarded, midge_outbox_discard(&conn->outbox, &shard->pool));
     midge_timers_clear(&shard->timers, &conn->timer);
-    drop_line(shard, conn);
-    if (conn->incoming != NULL) {
-        midge_msg_release(conn->incoming, &shard->pool);
-        set_incoming(conn, NULL);
-    }
+    midge_conn_drop_input(shard, conn);
     midge_shard_charge(shard, -(int64_t)midge_connect_bytes(&conn->options));
     midge_connect_deinit(&conn->options);
     end_memory_pick(shard, conn);
