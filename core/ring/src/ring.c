@@ -254,6 +254,17 @@ uint64_t midge_ring_now_ns(struct midge_ring *ring)
     return ring->ops->now_ns(ring);
 }
 
+uint64_t midge_ring_busy_ns(struct midge_ring *ring)
+{
+    return ring->ops->busy_ns(ring);
+}
+
+uint64_t midge_ring_idle_ns(struct midge_ring *ring)
+{
+    assert_owner(ring);
+    return ring->ops->idle_ns(ring);
+}
+
 uint64_t midge_ring_random(struct midge_ring *ring)
 {
     uint64_t mixed;
@@ -283,6 +294,7 @@ void midge_ring_counts(const struct midge_ring *ring, struct midge_ring_counts *
     counts_out->sleeps = atomic_load_explicit(&ring->sleeps, memory_order_relaxed);
     counts_out->spins = atomic_load_explicit(&ring->spins, memory_order_relaxed);
     counts_out->spin_hits = atomic_load_explicit(&ring->spin_hits, memory_order_relaxed);
+    counts_out->spin_ns = atomic_load_explicit(&ring->spin_ns, memory_order_relaxed);
     counts_out->overflows = atomic_load_explicit(&ring->overflows, memory_order_relaxed);
     counts_out->no_buffers = atomic_load_explicit(&ring->no_buffers, memory_order_relaxed);
     counts_out->doorbells = atomic_load_explicit(&ring->wakes, memory_order_relaxed);

@@ -352,7 +352,8 @@ static void poll_kernel(struct epoll_ring *ring, uint64_t timeout_ns)
 
 /* Ask the kernel again and again, yielding the core between; true if there is work or a doorbell.
  */
-static enum midge_watch watch(struct epoll_ring *ring, uint64_t deadline_ns, uint64_t spin_ns)
+static enum midge_watch watch(struct epoll_ring *ring, uint64_t deadline_ns, uint64_t spin_ns,
+                              uint64_t *watched_ns_out)
 {
     const uint64_t begun_ns = midge_ring_os_now_ns(NULL);
     uint64_t now_ns = begun_ns;
@@ -366,6 +367,7 @@ static enum midge_watch watch(struct epoll_ring *ring, uint64_t deadline_ns, uin
         before_ns = midge_ring_os_now_ns(NULL);
         (void)sched_yield();
         now_ns = midge_ring_os_now_ns(NULL);
+        *watched_ns_out = now_ns - begun_ns;
         if (now_ns - before_ns > MIDGE_WATCH_CROWDED_NS)
             return MIDGE_WATCH_CROWDED;
     }
@@ -384,8 +386,12 @@ static void epoll_ring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint6
         return;
     }
     if (spin_ns != 0) {
+        uint64_t watched_ns = 0;
+        const enum midge_watch watched = watch(epoll_ring, deadline_ns, spin_ns, &watched_ns);
+
         midge_ring_count(&ring->spins);
-        if (watch(epoll_ring, deadline_ns, spin_ns) == MIDGE_WATCH_WORK) {
+        midge_ring_add(&ring->spin_ns, watched_ns);
+        if (watched == MIDGE_WATCH_WORK) {
             midge_ring_count(&ring->spin_hits);
             return;
         }
@@ -560,6 +566,8 @@ static const struct midge_ring_ops epoll_ops = {
     .next = epoll_next,
     .wake = epoll_wake,
     .now_ns = midge_ring_os_now_ns,
+    .busy_ns = midge_ring_os_busy_ns,
+    .idle_ns = midge_ring_os_idle_ns,
     .peer = midge_ring_os_peer,
 };
 

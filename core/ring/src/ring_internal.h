@@ -68,6 +68,8 @@ struct midge_ring_ops {
     void (*wake)(
         struct midge_ring *ring); /* any thread: end a sleep begun with bell_begin_sleep() */
     uint64_t (*now_ns)(struct midge_ring *ring);
+    uint64_t (*busy_ns)(struct midge_ring *ring); /* any thread */
+    uint64_t (*idle_ns)(struct midge_ring *ring);
     int (*peer)(struct midge_ring *ring, int fd, struct midge_ring_peer *peer_out);
 };
 
@@ -101,6 +103,7 @@ struct midge_ring {
     _Atomic uint64_t sleeps;
     _Atomic uint64_t spins;
     _Atomic uint64_t spin_hits;
+    _Atomic uint64_t spin_ns;
     _Atomic uint64_t overflows;
     _Atomic uint64_t no_buffers;
 
@@ -114,11 +117,16 @@ void midge_ring_base_init(struct midge_ring *ring, const struct midge_ring_ops *
                           uint64_t random_seed);
 
 /* Raise a counter that only the owner writes. */
-static inline void midge_ring_count(_Atomic uint64_t *counter)
+static inline void midge_ring_add(_Atomic uint64_t *counter, uint64_t amount)
 {
     /* Relaxed: a statistic, nothing is published with it. */
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount,
                           memory_order_relaxed);
+}
+
+static inline void midge_ring_count(_Atomic uint64_t *counter)
+{
+    midge_ring_add(counter, 1);
 }
 
 /* True if a doorbell came since the last wait ended. */
@@ -166,6 +174,8 @@ int64_t midge_ring_os_try_send(struct midge_ring *ring, int fd, const struct iov
                                uint32_t piece_count);
 void midge_ring_os_shutdown(struct midge_ring *ring, int fd, int how);
 uint64_t midge_ring_os_now_ns(struct midge_ring *ring);
+uint64_t midge_ring_os_busy_ns(struct midge_ring *ring);
+uint64_t midge_ring_os_idle_ns(struct midge_ring *ring);
 int midge_ring_os_peer(struct midge_ring *ring, int fd, struct midge_ring_peer *peer_out);
 
 /** Switch TCP_NODELAY on; sockets that are not TCP are left alone. @return 0 or -errno */

@@ -1,18 +1,22 @@
 /*
  * The system calls that the io_uring and the epoll implementation make alike.
  *
- * Thread: any (lock-free); nothing here has state.
+ * Thread: any (lock-free), except midge_ring_os_idle_ns(); nothing here has state.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ring_internal.h"
 
@@ -25,6 +29,51 @@ uint64_t midge_ring_os_now_ns(struct midge_ring *ring)
     (void)ring;
     (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail with this clock */
     return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+uint64_t midge_ring_os_busy_ns(struct midge_ring *ring)
+{
+    const uint64_t watched_ns = atomic_load_explicit(&ring->spin_ns, memory_order_relaxed);
+    struct timespec used = {0};
+    clockid_t clock;
+    uint64_t used_ns;
+
+    /* Both fail only for a thread that has ended. */
+    if (pthread_getcpuclockid(ring->owner, &clock) != 0 || clock_gettime(clock, &used) != 0)
+        return 0;
+    used_ns = (uint64_t)used.tv_sec * NS_PER_S + (uint64_t)used.tv_nsec;
+    return used_ns > watched_ns ? used_ns - watched_ns : 0;
+}
+
+/* Source: proc_stat(5): cpu<N> user nice system idle iowait …, in ticks. */
+uint64_t midge_ring_os_idle_ns(struct midge_ring *ring)
+{
+    const long ticks_per_s = sysconf(_SC_CLK_TCK);
+    uint64_t ticks = 0;
+    bool found = false;
+    cpu_set_t cpus;
+    char line[512];
+    FILE *file;
+
+    /* The process, not this thread, which may be bound to one core of those. */
+    if (ticks_per_s <= 0 || sched_getaffinity(getpid(), sizeof(cpus), &cpus) != 0)
+        return midge_ring_os_now_ns(ring);
+    file = fopen("/proc/stat", "re");
+    if (file == NULL)
+        return midge_ring_os_now_ns(ring);
+    while (fgets(line, sizeof(line), file) != NULL) {
+        unsigned long long idle;
+        unsigned long long waiting;
+        unsigned cpu;
+
+        if (sscanf(line, "cpu%u %*u %*u %*u %llu %llu", &cpu, &idle, &waiting) != 3 ||
+            cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, &cpus))
+            continue;
+        found = true;
+        ticks += idle + waiting;
+    }
+    (void)fclose(file);
+    return found ? ticks * (NS_PER_S / (uint64_t)ticks_per_s) : midge_ring_os_now_ns(ring);
 }
 
 uint64_t midge_ring_os_seed(void)

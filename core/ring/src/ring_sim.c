@@ -61,6 +61,7 @@ struct sim_ring {
     uint32_t buffer_len;
     uint64_t turn;
     uint64_t deadline_ns; /* of the last wait */
+    struct sim_share busy;
     bool in_wait;
     bool draining; /* between a wait and the next() that returns false */
     uint8_t *lent; /* bytes of the event taken last, owned */
@@ -872,6 +873,28 @@ static uint64_t sim_now_ns(struct midge_ring *base)
     return sim_ring_of(base)->sim->now_ns;
 }
 
+/* The share of the time, in thousandths, that something takes for a while. */
+static uint64_t advance(struct midge_sim *sim, struct sim_share *share)
+{
+    static const uint16_t levels[] = {50, 300, 450, 650, 950};
+
+    if (share->at_ns == 0 || midge_sim_random(sim) % 64 == 0)
+        share->permille = levels[midge_sim_random(sim) % (sizeof(levels) / sizeof(levels[0]))];
+    share->total_ns += (sim->now_ns - share->at_ns) * share->permille / 1000;
+    share->at_ns = sim->now_ns;
+    return share->total_ns;
+}
+
+static uint64_t sim_busy_ns(struct midge_ring *base)
+{
+    return advance(sim_ring_of(base)->sim, &sim_ring_of(base)->busy);
+}
+
+static uint64_t sim_idle_ns(struct midge_ring *base)
+{
+    return advance(sim_ring_of(base)->sim, &sim_ring_of(base)->sim->idle);
+}
+
 static int sim_peer(struct midge_ring *base, int fd, struct midge_ring_peer *peer_out)
 {
     const struct sim_ring *ring = sim_ring_of(base);
@@ -937,6 +960,8 @@ static const struct midge_ring_ops SIM_OPS = {
     .next = sim_next,
     .wake = sim_wake,
     .now_ns = sim_now_ns,
+    .busy_ns = sim_busy_ns,
+    .idle_ns = sim_idle_ns,
     .peer = sim_peer,
 };
 

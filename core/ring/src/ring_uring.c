@@ -449,7 +449,8 @@ static inline void look_pause(void)
  * wait for may want to run on it. A yield that takes long ran somebody else: the core is not ours
  * to burn, and sleeping is the faster way to give it away.
  */
-static enum midge_watch watch(struct uring *uring, uint64_t deadline_ns, uint64_t spin_ns)
+static enum midge_watch watch(struct uring *uring, uint64_t deadline_ns, uint64_t spin_ns,
+                              uint64_t *watched_ns_out)
 {
     const uint64_t begun_ns = midge_ring_os_now_ns(NULL);
     uint64_t now_ns = begun_ns;
@@ -471,6 +472,7 @@ static enum midge_watch watch(struct uring *uring, uint64_t deadline_ns, uint64_
             (void)sched_yield();
         }
         now_ns = midge_ring_os_now_ns(NULL);
+        *watched_ns_out = now_ns - begun_ns;
         if (now_ns - begun_ns >= PAUSE_PHASE_NS && now_ns - before_ns > MIDGE_WATCH_CROWDED_NS)
             return MIDGE_WATCH_CROWDED;
     }
@@ -545,8 +547,12 @@ static void uring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint64_t s
         flush(uring, pending);
         if (cq_has_work(uring))
             return;
+        uint64_t watched_ns = 0;
+        const enum midge_watch watched = watch(uring, deadline_ns, spin_ns, &watched_ns);
+
         midge_ring_count(&ring->spins);
-        if (watch(uring, deadline_ns, spin_ns) == MIDGE_WATCH_WORK) {
+        midge_ring_add(&ring->spin_ns, watched_ns);
+        if (watched == MIDGE_WATCH_WORK) {
             midge_ring_count(&ring->spin_hits);
             return;
         }
@@ -688,6 +694,8 @@ static const struct midge_ring_ops uring_ops = {
     .next = uring_next,
     .wake = uring_wake,
     .now_ns = midge_ring_os_now_ns,
+    .busy_ns = midge_ring_os_busy_ns,
+    .idle_ns = midge_ring_os_idle_ns,
     .peer = midge_ring_os_peer,
 };
 

@@ -95,10 +95,18 @@ struct sim_fd {
     struct sim_send send;
 };
 
+/* CPU time, used or idle: a share of the time that changes now and then. */
+struct sim_share {
+    uint64_t total_ns;
+    uint64_t at_ns; /* when it was asked for last */
+    uint32_t permille;
+};
+
 struct midge_sim {
     uint64_t random_state;
     uint64_t trace_hash;
     uint64_t now_ns;
+    struct sim_share idle;
     struct midge_sim_options options;
     struct midge_sim_counts counts;
     void *note_context;

@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <sys/mman.h>
 #include <sys/un.h>
+#include <time.h>
 
 RING_TEST(ring, one_accept_takes_many_connections)
 {
@@ -646,6 +647,57 @@ RING_TEST(ring, watching_finds_bytes_without_a_sleep)
     cr_assert_eq(after.waits, before.waits + 1);
     rig_hang_up(&rig, near_fd, 1);
     (void)close(far_fd);
+    midge_ring_destroy(rig.ring);
+}
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec used;
+
+    cr_assert_eq(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used), 0);
+    return (uint64_t)used.tv_sec * 1000000000ull + (uint64_t)used.tv_nsec;
+}
+
+/* What it used and what it watched are together the CPU time of its thread. */
+RING_TEST(ring, a_thread_that_watches_is_not_busy)
+{
+    struct midge_ring_counts counts;
+    uint64_t before_ns, busy_ns, after_ns;
+    struct rig rig;
+
+    rig_open_default(&rig, kind);
+    for (uint32_t round = 0; round < 20; round++) {
+        const uint64_t now_ns = midge_ring_now_ns(rig.ring);
+
+        (void)sleep_until(&rig, now_ns + 1000000, round % 2 == 0 ? 60000000000ull : 0);
+        midge_ring_counts(rig.ring, &counts);
+        before_ns = cpu_ns();
+        busy_ns = midge_ring_busy_ns(rig.ring);
+        after_ns = cpu_ns();
+        cr_assert_gt(counts.spin_ns, 0);
+        /* Time in which others had the core counts as watched. */
+        cr_assert(busy_ns == 0 || busy_ns + counts.spin_ns >= before_ns);
+        cr_assert(busy_ns == 0 || busy_ns + counts.spin_ns <= after_ns);
+    }
+    midge_ring_destroy(rig.ring);
+}
+
+RING_TEST(ring, cores_are_idle_for_no_longer_than_the_time_that_passes)
+{
+    const uint64_t tick_ns = 1000000000ull / (uint64_t)sysconf(_SC_CLK_TCK);
+    const uint64_t cores = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t from_ns, idle_ns, span_ns;
+    struct rig rig;
+
+    rig_open_default(&rig, kind);
+    from_ns = midge_ring_now_ns(rig.ring);
+    idle_ns = midge_ring_idle_ns(rig.ring);
+    cr_assert_gt(idle_ns, 0);
+    (void)sleep_until(&rig, from_ns + 50000000, 0);
+    idle_ns = midge_ring_idle_ns(rig.ring) - idle_ns;
+    span_ns = midge_ring_now_ns(rig.ring) - from_ns;
+    /* Each core counts in ticks of its own. */
+    cr_assert_leq(idle_ns, cores * (span_ns + 2 * tick_ns));
     midge_ring_destroy(rig.ring);
 }
 

@@ -21,8 +21,9 @@
  * Sockets come from outside (listening sockets are made at start-up, where nothing completes), or
  * from accept events. Descriptors of the simulated ring are numbers of its own.
  *
- * Thread: shard, except midge_ring_try_send() and midge_ring_doorbell(), which are any (lock-free).
- * Source: io_uring_setup(2), io_uring_enter(2), io_uring_prep_recv(3), io_uring_cancelation(7).
+ * Thread: shard, except midge_ring_try_send(), midge_ring_doorbell() and midge_ring_busy_ns(),
+ * which are any (lock-free). Source: io_uring_setup(2), io_uring_enter(2), io_uring_prep_recv(3),
+ * io_uring_cancelation(7).
  */
 #ifndef MIDGE_RING_H
 #define MIDGE_RING_H
@@ -81,6 +82,7 @@ struct midge_ring_counts {
     uint64_t sleeps;     /* waits that gave the core away */
     uint64_t spins;      /* waits that watched first */
     uint64_t spin_hits;  /* of those, ended by work */
+    uint64_t spin_ns;    /* watched in all */
     uint64_t overflows;  /* completion queue overflows seen */
     uint64_t no_buffers; /* recv ended for lack of buffers */
     uint64_t doorbells;  /* doorbells that had to wake a sleeper (written by any thread) */
@@ -178,6 +180,14 @@ uint64_t midge_ring_now_ns(struct midge_ring *ring);
 
 /** 64 random bits, not for secrets; from the seed in the simulated ring. */
 uint64_t midge_ring_random(struct midge_ring *ring);
+
+/** CPU time that the thread of a ring has used, less what midge_ring_wait() watched for. Thread:
+ * any, while that thread is not joined. Cost: a system call. */
+uint64_t midge_ring_busy_ns(struct midge_ring *ring);
+
+/** Time that the cores of this process were idle, summed over them; where that is not known, as if
+ * one of them were always idle. Cost: opens and reads a file of /proc, some 0.1 ms. */
+uint64_t midge_ring_idle_ns(struct midge_ring *ring);
 
 /* Who is at the other end. */
 struct midge_ring_peer {
