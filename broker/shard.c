@@ -37,6 +37,10 @@
  * pays. */
 #define SPIN_PROBE_TURNS 256u
 
+/* A turn that brought more messages than this shares one wake-up among them: the next one need not
+ * watch. */
+#define SPIN_MSGS_MAX 4u
+
 /* A budget below this is no use: one look costs about as much. */
 #define SPIN_NS_MIN 2000u
 
@@ -714,12 +718,16 @@ static void flush_dirty(struct midge_shard *shard)
     shard->turn++;
 }
 
-/* Ski rental: watching costs at most what a wake-up costs. Halved while it brings nothing, down to
- * 0; restored when it does; tried again from time to time while there is work. */
+/* Ski rental: watching costs at most what a wake-up costs. Halved while it brings nothing, or many
+ * messages at once, down to 0; restored when it brings few; tried again from time to time while
+ * there is work. */
 static void adapt_spin(struct midge_shard *shard, bool found)
 {
+    const uint64_t in_msgs = midge_stats_read(&shard->stats.in_msgs);
+    const bool many = in_msgs - shard->spin_msgs > SPIN_MSGS_MAX;
     struct midge_ring_counts counts;
 
+    shard->spin_msgs = in_msgs;
     if (shard->spin_ns_max == 0)
         return;
     if (shard->spin_ns == 0) {
@@ -728,15 +736,16 @@ static void adapt_spin(struct midge_shard *shard, bool found)
         return;
     }
     midge_ring_counts(shard->ring, &counts);
-    if (counts.spin_hits != shard->spin_hits) {
+    if (counts.spin_hits != shard->spin_hits && !many) {
         shard->spin_hits = counts.spin_hits;
         shard->spins = counts.spins;
         shard->spin_ns = shard->spin_ns_max;
         return;
     }
-    if (counts.spins == shard->spins)
+    if (counts.spins == shard->spins && !many)
         return; /* there was work without watching */
     shard->spins = counts.spins;
+    shard->spin_hits = counts.spin_hits;
     shard->spin_ns = shard->spin_ns / 2 < SPIN_NS_MIN ? 0 : shard->spin_ns / 2;
     shard->spin_probe = SPIN_PROBE_TURNS;
 }
