@@ -42,6 +42,7 @@ struct midge_broker {
     uint32_t connections_max; /* config, lowered to what descriptors allow */
     uint32_t shard_count;
     bool spread;            /* who accepts a connection gives it to the shard that has fewest */
+    uint64_t look_ns;       /* MIDGE_BALANCE_LOOK_NS, or 0: connections stay where they are */
     uint32_t hand_over_min; /* MIDGE_HAND_OVER_MIN; lower in tests, where few connections exist */
     struct midge_shard *shards[MIDGE_SHARDS_MAX]; /* all made before the first of them turns */
     uint64_t seed; /* random per process, for hash tables whose keys clients choose */

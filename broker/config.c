@@ -29,7 +29,7 @@ void midge_config_init(struct midge_config *config)
         .write_deadline_ms = MIDGE_WRITE_DEADLINE_MS_DEFAULT,
         .auth_timeout_ms = MIDGE_AUTH_TIMEOUT_MS_DEFAULT,
         .log_time = true,
-        .threads = 1,
+        .threads = MIDGE_THREADS_AUTO,
         .spin_us = MIDGE_SPIN_AUTO,
         .action = MIDGE_CONFIG_SERVE,
     };

@@ -25,6 +25,9 @@
 
 #define MIDGE_SPIN_AUTO UINT32_MAX
 
+/* Threads: as many as the load needs. */
+#define MIDGE_THREADS_AUTO 0u
+
 enum midge_config_action {
     MIDGE_CONFIG_SERVE = 0,
     MIDGE_CONFIG_EXIT,   /* --help, --version: printed, exit status 0 */
@@ -80,7 +83,8 @@ struct midge_config {
     bool trace_verbose;
 
     /* Ours. */
-    uint32_t threads;    /* shards, 1 .. MIDGE_SHARDS_MAX */
+    uint32_t threads;    /* shards, 1 .. MIDGE_SHARDS_MAX, or MIDGE_THREADS_AUTO */
+    bool pin;            /* each of them to a core of its own */
     uint32_t move_turns; /* for tests: a connection moves every so many turns; 0 = never */
     uint32_t spin_us;    /* MIDGE_SPIN_AUTO = calibrated */
     uint32_t io_kind;    /* enum midge_ring_kind, from --io auto|io_uring|epoll */

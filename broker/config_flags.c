@@ -86,9 +86,11 @@ static void apply_unix_mode(struct midge_config_load *load, const char *name, co
 
 static void apply_threads(struct midge_config_load *load, const char *name, const char *text)
 {
-    int64_t count = 1;
+    int64_t count;
 
-    if (strcmp(text, "auto") == 0 || want_number(load, name, text, &count))
+    if (strcmp(text, "auto") == 0)
+        load->config->threads = MIDGE_THREADS_AUTO;
+    else if (want_number(load, name, text, &count))
         midge_config_set_threads(load, NULL, name, count);
 }
 
@@ -211,6 +213,7 @@ static const struct midge_config_flag flags[] = {
     {.name = "VV", .kind = FLAG_LEVEL, .apply_cb = apply_verbose},
     {.name = "DVV", .kind = FLAG_LEVEL, .apply_cb = apply_debug_verbose},
     {.name = "threads", .kind = FLAG_CALL, .apply_cb = apply_threads},
+    {.name = "pin", .kind = FLAG_BOOL, .offset = FIELD(pin)},
     {.name = "spin_us", .kind = FLAG_CALL, .apply_cb = apply_spin},
     {.name = "io", .kind = FLAG_CALL, .apply_cb = apply_io},
     {.name = "move_turns", .kind = FLAG_CALL, .apply_cb = apply_move_turns},
@@ -278,7 +281,9 @@ void midge_config_print_help(FILE *out)
         "      --ignore-unsupported    only warn about nats-server's options that are not served\n"
         "\n"
         "Speed and size:\n"
-        "      --threads N             threads that serve connections (default: auto, now 1)\n"
+        "      --threads N             threads that serve connections (default: auto, as many as\n"
+        "                              the load needs, at most one for each core)\n"
+        "      --pin                   bind each thread to a core of its own\n"
         "      --spin-us N             microseconds to spin before sleep (default: auto)\n"
         "      --move-turns N          for tests: move a connection to another thread every N "
         "turns\n"

@@ -341,9 +341,11 @@ static bool is_auto(const struct midge_conf_value *value)
 
 static void apply_threads(struct midge_config_load *load, const struct midge_conf_entry *entry)
 {
-    int64_t count = 1;
+    int64_t count;
 
-    if (is_auto(&entry->value) || want_integer(load, entry, INT64_MIN, INT64_MAX, &count))
+    if (is_auto(&entry->value))
+        load->config->threads = MIDGE_THREADS_AUTO;
+    else if (want_integer(load, entry, INT64_MIN, INT64_MAX, &count))
         midge_config_set_threads(load, &entry->value.place, key_text(entry), count);
 }
 
@@ -538,6 +540,7 @@ static const struct config_key top_keys[] = {
     {.name = "ports_file_dir", .kind = KEY_TEXT, .offset = FIELD(ports_file_dir)},
 
     {.name = "threads", .kind = KEY_CALL, .apply_cb = apply_threads},
+    {.name = "pin", .kind = KEY_BOOL, .offset = FIELD(pin)},
     {.name = "spin_us", .kind = KEY_CALL, .apply_cb = apply_spin},
     {.name = "io", .kind = KEY_CALL, .apply_cb = apply_io},
 

@@ -212,6 +212,9 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     conn->rtt_ns = 0;
     conn->rtt_start_ns = 0;
     conn->pings_out = 0;
+    conn->work = 0;
+    conn->last_to = MIDGE_BALANCE_NONE;
+    conn->away_looks = 0;
     conn->auth_at_ns = UINT64_MAX;
     conn->close_at_ns = UINT64_MAX;
     conn->ping_at_ns = shard->now_ns + config->ping_interval_ms * NS_PER_MS;

@@ -104,6 +104,12 @@ struct midge_conn {
     uint64_t rtt_start_ns; /* when the PING under way was sent */
     uint32_t pings_out;
 
+    /* Owner: for balance.h. */
+    uint64_t work;       /* that its input made since it was looked at last: MIDGE_WORK_RECV */
+    uint32_t last_to;    /* slot that a message of its went to last since then, or NONE */
+    uint16_t away_shard; /* of its last partner */
+    uint8_t away_looks;  /* in a row that found the partner there */
+
     /* Owner: deadlines, UINT64_MAX = none. */
     struct midge_timer timer; /* the earliest of them */
     uint64_t ping_at_ns;

@@ -154,6 +154,7 @@ static void consume(struct midge_shard *shard, struct midge_conn *conn, struct m
     }
     if (conn->in_ops != ops_before)
         conn->last_in_ns = shard->now_ns;
+    conn->work += MIDGE_WORK_RECV + (conn->in_ops - ops_before);
     if (conn->parser.line != NULL && midge_parser_line_idle(&conn->parser)) {
         uint8_t *line = midge_parser_take_line(&conn->parser);
 

@@ -224,9 +224,11 @@ static bool gather_foreign(struct midge_shard *shard, struct midge_conn *conn, u
     midge_outbox_lock(outbox);
     /* What is pending when it closes is the owner's to send. */
     if (outbox->generation == generation && !outbox->closing) {
-        *flush_out = midge_outbox_gather(outbox, shard->index, false, pieces, MIDGE_RING_IOV_MAX);
+        if (!outbox->owner_sends)
+            *flush_out =
+                midge_outbox_gather(outbox, shard->index, false, pieces, MIDGE_RING_IOV_MAX);
         /* Any other holder looks at what is pending when it gives the token back. */
-        if (outbox->in_flight)
+        if (outbox->in_flight || outbox->owner_sends)
             midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
     }
     midge_outbox_unlock(outbox);

@@ -125,6 +125,14 @@ static void note_fill(const struct midge_shard *shard, struct publication *pub,
     midge_outbox_watch(outbox, shard->index, target.mark_bytes);
 }
 
+static void note_partners(struct midge_conn *from, struct midge_conn *to)
+{
+    if (MIDGE_UNLIKELY(from == to))
+        return;
+    from->last_to = to->index;
+    atomic_store_explicit(&to->outbox.last_from, from->index, memory_order_relaxed);
+}
+
 /* The one place where a subscription gets a message. Under the outbox lock. */
 static enum outcome deliver_locked(struct midge_shard *shard, struct publication *pub,
                                    struct midge_sub *sub)
@@ -149,6 +157,7 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
         outbox->shared = true;
     append_frame(shard, pub, outbox, &frame, body);
     count_delivery(shard, sub);
+    note_partners(pub->conn, conn);
     note_fill(shard, pub, conn);
     midge_shard_mark_dirty(shard, conn);
     return OUTCOME_APPENDED;
@@ -372,6 +381,7 @@ static void route(struct midge_shard *shard, struct publication *pub)
     pub->ahead = 0;
     pub->wait_until_ns = 0;
     deliver_to_all(shard, pub);
+    conn->work += pub->appended + (1ull + pub->appended) * pub->body.len / MIDGE_WORK_BYTES;
     if (pub->appended == 0 && pub->reply.len > 0 && conn->no_responders)
         no_responders(shard, pub);
     if (MIDGE_UNLIKELY(pub->behind > 0) && !shard->config->no_fast_producer_stall)

@@ -24,6 +24,8 @@ void midge_outbox_init(struct midge_outbox *outbox, uint32_t generation, uint64_
     outbox->shared = false;
     outbox->headers = false;
     outbox->memory_pick = false;
+    outbox->owner_sends = false;
+    atomic_store_explicit(&outbox->last_from, MIDGE_BALANCE_NONE, memory_order_relaxed);
     outbox->watch_shard = MIDGE_WATCH_MANY;
     outbox->tail = NULL;
     outbox->pending_bytes = 0;

@@ -30,6 +30,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "balance.h"
 #include "midge/compiler.h"
 #include "midge/limits.h"
 #include "midge/pool.h"
@@ -88,6 +89,10 @@ struct midge_outbox {
     bool shared;      /* a foreign shard has appended once; set for good */
     bool headers;     /* the client takes HMSG */
     bool memory_pick; /* closed because of max_memory, as the one that held most */
+    bool owner_sends; /* for TLS: what others append is handed over; constant while in use */
+    /* Slot whose message was appended last, or MIDGE_BALANCE_NONE; the owner takes it without the
+     * lock. */
+    _Atomic uint32_t last_from;
     uint16_t watch_shard; /* whose publishers wait, or MIDGE_WATCH_MANY; see watch_mark_bytes */
     struct midge_segment *head;
     struct midge_segment *tail;

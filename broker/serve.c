@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "cgroup.h"
 #include "listener.h"
 #include "shard.h"
 #include "spin.h"
@@ -38,6 +40,7 @@ struct serve {
     struct serve_shard *shards;
     uint32_t thread_count; /* that were started */
     uint64_t spin_ns;
+    cpu_set_t cpus; /* that this process may use; none = not known */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     uint32_t made; /* lock: shards that are ready, or failed */
@@ -149,6 +152,38 @@ static void set_info_address(struct midge_broker *broker, const struct midge_lis
 
 /* ---- shards ---- */
 
+/* As many as there are cores. Under a quota of CPU time it is one: the kernel stops all threads
+ * when it is used up, and those that wait for each other only use it up sooner. */
+static uint32_t auto_threads(const struct serve *serve)
+{
+    const uint32_t count = (uint32_t)CPU_COUNT(&serve->cpus);
+
+    if (count == 0 || midge_cgroup_has_cpu_quota())
+        return 1;
+    return count < MIDGE_SHARDS_MAX ? count : MIDGE_SHARDS_MAX;
+}
+
+/* Bind this thread to one core of those that the process may use; the next ones share them. */
+static bool pin_thread(const struct serve *serve, uint32_t index, char why[128])
+{
+    uint32_t left = index % (uint32_t)(CPU_COUNT(&serve->cpus) > 0 ? CPU_COUNT(&serve->cpus) : 1);
+    cpu_set_t one;
+    int error;
+
+    CPU_ZERO(&one);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, &serve->cpus) && left-- == 0) {
+            CPU_SET(cpu, &one);
+            break;
+        }
+    }
+    error = pthread_setaffinity_np(pthread_self(), sizeof(one), &one);
+    if (error != 0)
+        (void)snprintf(why, 128, "--pin: cannot bind thread %u to a core: %s", index,
+                       strerror(error));
+    return error == 0;
+}
+
 /* Make the shard of this thread. @return false if it could not be made, why[] says why */
 static bool make_shard(struct serve_shard *own, char why[128])
 {
@@ -158,6 +193,8 @@ static bool make_shard(struct serve_shard *own, char why[128])
     struct midge_ring *ring;
     enum midge_status status;
 
+    if (serve->broker->config->pin && !pin_thread(serve, own->index, why))
+        return false;
     /* One after the other: ThreadSanitizer does not see what liburing maps and unmaps, and takes
      * memory that a self-test gave back for shared. */
     (void)pthread_mutex_lock(&serve->lock);
@@ -254,10 +291,14 @@ static void start_threads(struct serve *serve)
 static bool start_shards(struct serve *serve)
 {
     struct midge_broker *broker = serve->broker;
+    const bool is_auto = broker->config->threads == MIDGE_THREADS_AUTO;
     bool failed;
 
-    broker->shard_count = broker->config->threads;
-    broker->spread = broker->shard_count > 1;
+    if (sched_getaffinity(0, sizeof(serve->cpus), &serve->cpus) != 0)
+        CPU_ZERO(&serve->cpus);
+    broker->shard_count = is_auto ? auto_threads(serve) : broker->config->threads;
+    broker->spread = !is_auto && broker->shard_count > 1;
+    broker->look_ns = is_auto && broker->shard_count > 1 ? MIDGE_BALANCE_LOOK_NS : 0;
     (void)pthread_mutex_init(&serve->lock, NULL);
     (void)pthread_cond_init(&serve->changed, NULL);
     serve->spin_ns = midge_spin_budget_ns(broker->config->spin_us);
@@ -318,7 +359,9 @@ static void log_ready(const struct midge_broker *broker, const struct midge_list
     midge_log_write(log, MIDGE_LOG_INFO, "I/O: %s%s%s", midge_ring_kind_name(serve->kind),
                     serve->why[0] != '\0' ? "; io_uring is not used: " : "", serve->why);
     if (broker->shard_count > 1)
-        midge_log_write(log, MIDGE_LOG_INFO, "Threads: %u", broker->shard_count);
+        midge_log_write(log, MIDGE_LOG_INFO, "Threads: %s%u",
+                        broker->look_ns != 0 ? "as many as the load needs, at most " : "",
+                        broker->shard_count);
     midge_log_write(log, MIDGE_LOG_INFO, "Listening for client connections on %s%s%s:%u",
                     v6 ? "[" : "", listeners->host, v6 ? "]" : "", listeners->port);
     if (config->unix_path != NULL)

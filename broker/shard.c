@@ -13,8 +13,9 @@
 #define NS_PER_MS 1000000ull
 
 /* Bytes that the pools of all shards keep for reuse: a burst of 64 large segments and some
- * messages. */
-#define POOL_KEEP_BYTES (8ull * 1024 * 1024)
+ * messages. But no less for each than this: of many shards few may have all connections. */
+#define POOL_KEEP_BYTES     (8ull * 1024 * 1024)
+#define POOL_KEEP_BYTES_MIN (2ull * 1024 * 1024)
 
 /* After a burst that gave so much back to the allocator (all shards together), and then a second in
  * which no more came, the allocator gives it back to the system, in a turn that has nothing else to
@@ -290,8 +291,6 @@ static struct midge_shard *shard_with_fewest(struct midge_shard *shard)
     struct midge_shard *best = shard;
     uint32_t best_load = UINT32_MAX;
 
-    if (!shard->broker->spread)
-        return shard;
     for (uint32_t i = 0; i < shard->broker->shard_count; i++) {
         struct midge_shard *other = shard->broker->shards[i];
         const uint32_t load = atomic_load_explicit(&other->load, memory_order_relaxed);
@@ -383,7 +382,7 @@ static void on_accept(struct midge_shard *shard, const struct midge_ring_event *
         midge_ring_close(shard->ring, event->res);
         return;
     }
-    to = shard_with_fewest(shard);
+    to = shard->broker->spread ? shard_with_fewest(shard) : midge_balance_for_new(shard);
     if (to != shard) {
         conn->fd = event->res;
         midge_shard_send_away(shard, to, conn);
@@ -804,6 +803,7 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
     if (MIDGE_UNLIKELY(shard->config->move_turns > 0) &&
         shard->turn % shard->config->move_turns == 0)
         move_by_chance(shard);
+    midge_balance_look(shard);
     check_memory(shard);
     take_requests(shard);
     look_at_paused(shard);
@@ -834,6 +834,7 @@ static void free_lists(struct midge_shard *shard)
 {
     if (shard->dirty_turns != NULL)
         (void)munmap(shard->dirty_turns, shard->broker->conn_cap * sizeof(*shard->dirty_turns));
+    midge_balance_deinit(&shard->balance);
     list_deinit(&shard->dirty);
     list_deinit(&shard->submitted);
     list_deinit(&shard->rearm);
@@ -854,9 +855,12 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
     shard->accept_at_ns = UINT64_MAX;
     shard->trim_at_ns = UINT64_MAX;
     shard->turn = 1; /* 0 = never, in dirty_turns */
-    midge_pool_init(&shard->pool, POOL_KEEP_BYTES / broker->shard_count);
+    midge_pool_init(&shard->pool, POOL_KEEP_BYTES / broker->shard_count > POOL_KEEP_BYTES_MIN
+                                      ? POOL_KEEP_BYTES / broker->shard_count
+                                      : POOL_KEEP_BYTES_MIN);
     shard->dirty_turns = map_array(broker->conn_cap * sizeof(*shard->dirty_turns));
-    if (shard->dirty_turns == NULL || !list_init(&shard->dirty, broker->conn_cap) ||
+    if (shard->dirty_turns == NULL || !midge_balance_init(&shard->balance, broker->look_ns) ||
+        !list_init(&shard->dirty, broker->conn_cap) ||
         !list_init(&shard->submitted, broker->conn_cap) ||
         !list_init(&shard->rearm, broker->conn_cap))
         goto err_free_shard;

@@ -13,6 +13,7 @@
 
 #include <stdalign.h>
 
+#include "balance.h"
 #include "broker.h"
 #include "conn.h"
 #include "log.h"
@@ -94,6 +95,7 @@ struct midge_shard {
     struct midge_log_limit accept_limit;
     struct midge_log_limit slow_limit;
     struct midge_timers timers;
+    struct midge_balance balance;
 
     /* Any shard. */
     alignas(MIDGE_CACHE_LINE_LEN) _Atomic(struct midge_conn *) inbox;

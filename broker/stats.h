@@ -38,6 +38,9 @@
     X(memory_closed, "connections closed by max_memory")                                           \
     X(stalls, "times a publisher was not read because every recipient was behind")                 \
     X(moves, "connections that came from another thread")                                          \
+    X(spread_moves, "connections given away because this thread was busy")                         \
+    X(join_moves, "connections given away to the thread of their partners")                        \
+    X(shrink_moves, "connections given back to the first thread, both nearly idle")                \
     X(turns, "loop turns")
 
 struct midge_stats {

@@ -236,6 +236,9 @@ static void count_send(struct world *world, const struct midge_sim_note *note)
 
         if (!world->slots[i].used || world->slots[i].peer != note->peer)
             continue;
+        if (world->broker.conns[i].outbox.owner_sends &&
+            (owner == NULL || owner->index != world->current))
+            fail(world, "sent by another shard than the owner", note->peer);
         if (owner == NULL) {
             counts->sends_on_the_way++;
             continue;
@@ -281,6 +284,8 @@ static void on_note(void *context, const struct midge_sim_note *note)
         return;
     }
     *slot = (struct slot){.used = true, .peer = note->peer, .generation = note->handle.generation};
+    if (world->shard_count > 1 && midge_sim_random_below(world->sim, 8) == 0)
+        world->broker.conns[note->handle.index].outbox.owner_sends = true;
     world->counts.arrivals += world->broker.spread && world->current != 0;
 }
 
@@ -856,7 +861,8 @@ static void set_up_script(struct world *world)
                       world->listener_fds, world->listener_count, &options);
 }
 
-/* One listener and an owner that spreads what it accepts, or a listener for each. */
+/* One listener and an owner that spreads what it accepts, one and shards that look at their load,
+ * or a listener for each. */
 static void set_up_shards(struct world *world)
 {
     const struct midge_ring_options options = {
@@ -865,7 +871,11 @@ static void set_up_shards(struct world *world)
     world->broker.shard_count = world->shard_count;
     world->broker.spread = world->shard_count > 1 && midge_sim_random_below(world->sim, 3) != 0;
     world->broker.hand_over_min = (uint32_t)PICK(world->sim, 0, 1, 2, MIDGE_HAND_OVER_MIN);
-    world->listener_count = world->broker.spread ? 1 : world->shard_count;
+    if (world->shard_count > 1 && !world->broker.spread &&
+        midge_sim_random_below(world->sim, 2) == 0)
+        world->broker.look_ns = PICK(world->sim, NS_PER_MS / 10, NS_PER_MS, 10 * NS_PER_MS);
+    world->listener_count =
+        world->broker.spread || world->broker.look_ns != 0 ? 1 : world->shard_count;
     for (uint32_t i = 0; i < world->shard_count; i++) {
         struct own_shard *own = &world->shards[i];
         struct midge_ring *ring = midge_sim_ring_create(world->sim, &options);

@@ -169,6 +169,8 @@ Test(config, defaults_are_those_of_nats_server_but_for_the_host)
     cr_expect_eq(run.config.auth_timeout_ms, 2000u);
     cr_expect(run.config.log_time);
     cr_expect_eq(run.config.spin_us, MIDGE_SPIN_AUTO);
+    cr_expect_eq(run.config.threads, MIDGE_THREADS_AUTO);
+    cr_expect_not(run.config.pin);
     cr_expect_eq(run.config.unix_mode, 0700u);
     cr_expect_eq(run.config.action, MIDGE_CONFIG_SERVE);
     cr_expect_not(midge_config_auth_required(&run.config));
@@ -611,7 +613,11 @@ Test(config, our_own_options_are_read)
     EXPECT(NULL, "--max-memory", "1048576", memory_bytes_max, 1048576u);
     EXPECT("spin_us: 0", NULL, NULL, spin_us, 0u);
     EXPECT("threads: 3", NULL, NULL, threads, 3u);
-    EXPECT("threads: 3", "--threads", "auto", threads, 1u);
+    EXPECT("threads: 3", "--threads", "auto", threads, MIDGE_THREADS_AUTO);
+    EXPECT("threads: auto", NULL, NULL, threads, MIDGE_THREADS_AUTO);
+    EXPECT("pin: true", NULL, NULL, pin, true);
+    EXPECT("pin: true", "--pin=false", NULL, pin, false);
+    EXPECT(NULL, "--pin", NULL, pin, true);
     EXPECT(NULL, "--threads=256", NULL, threads, 256u);
     expect_refused("unix_mode: 0888", "octal");
     expect_refused("threads: 0", "between 1 and 256");
