@@ -50,6 +50,7 @@ void midge_conn_set_state(struct midge_conn *conn, enum midge_conn_state from,
     MIDGE_ASSERT(drawn);
     MIDGE_ASSERT(conn->state == from);
     conn->state = to;
+    conn->reading = to == MIDGE_CONN_OPEN;
 }
 
 void midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
@@ -219,6 +220,7 @@ static void reset(struct midge_shard *shard, struct midge_conn *conn, int fd)
     conn->close_at_ns = UINT64_MAX;
     conn->ping_at_ns = shard->now_ns + config->ping_interval_ms * NS_PER_MS;
     MIDGE_ASSERT(!conn->purge_queued);
+    MIDGE_ASSERT(conn->backlog == NULL);
     MIDGE_ASSERT(conn->old_subs == NULL);
     MIDGE_ASSERT(conn->subs.slots == NULL);
     conn->close_status = MIDGE_OK;

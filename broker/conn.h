@@ -65,6 +65,9 @@ struct midge_pause {
     struct midge_pause_target targets[MIDGE_PAUSE_TARGETS_MAX];
 };
 
+/* Received bytes that a paused connection has not yet used; conn_internal.h. */
+struct midge_backlog;
+
 struct midge_conn {
     /* Owner: every turn. */
     enum midge_conn_state state;
@@ -74,13 +77,14 @@ struct midge_conn {
     uint64_t send_asked; /* bytes of the send under way */
     struct midge_parser parser;
     struct midge_msg *incoming;      /* owned: a message of which pieces are missing */
-    _Atomic uint32_t incoming_bytes; /* of it; one writer, any reader */
+    _Atomic uint32_t incoming_bytes; /* of it and the backlog; one writer, any reader */
     uint32_t line_block_cap;         /* of the line buffer lent to the parser */
     bool recv_armed;
     bool poll_armed;
     bool send_submitted; /* pieces are lent to the ring; cleared when the send is settled */
     bool rearm_queued;   /* on the shard's list for this turn */
     bool paused;         /* back-pressure: not read */
+    bool reading;        /* OPEN, not paused, no backlog: what is received is used at once */
     bool connected;      /* CONNECT was accepted */
     bool must_connect;   /* nothing but CONNECT is allowed */
     uint8_t last_tries;  /* to send the rest of one frame at the end; 0 = all is still sent */
@@ -122,7 +126,8 @@ struct midge_conn {
 
     /* Owner: control plane. */
     struct midge_connect options;
-    struct midge_pause *pause; /* owned while paused */
+    struct midge_pause *pause;     /* owned while paused */
+    struct midge_backlog *backlog; /* owned: to be used first when it is read again; or NULL */
     struct midge_conn *next_paused;
     struct midge_conn *next_purge;
     char ip[48]; /* as cid; likewise port and is_unix */
@@ -206,13 +211,18 @@ void midge_conn_send_err(struct midge_shard *shard, struct midge_conn *conn,
  */
 void midge_conn_close(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status);
 
-/** Not read until one of the targets is below its mark or gone, or until pause->until_ns.
+/** Not read until one of the targets is below its mark or gone, or until pause->until_ns. What the
+ * ring has received all the same is kept, in order, and so is the end of the stream behind it.
  * @param pause  borrowed; copied. Thread: shard (owner). */
 void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
                       const struct midge_pause *pause);
 
-/** Read again. Thread: shard (owner). */
+/** Read again, what was kept first: see midge_conn_use_backlog(). Thread: shard (owner). */
 void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn);
+
+/** Use what was received while the connection was paused, as far as it is not paused anew; nothing
+ * while it is, or if there is none. Before recv is armed again. Thread: shard (owner). */
+void midge_conn_use_backlog(struct midge_shard *shard, struct midge_conn *conn);
 
 /** Take one subscription out of table and index, and retire it. Thread: shard (owner). */
 void midge_conn_remove_sub(struct midge_shard *shard, struct midge_conn *conn,

@@ -26,9 +26,12 @@ static enum midge_status lend_line(struct midge_shard *shard, struct midge_conn 
 
 static void set_incoming(struct midge_conn *conn, struct midge_msg *msg)
 {
+    uint32_t bytes = msg != NULL ? msg->total_len : 0;
+
     conn->incoming = msg;
-    atomic_store_explicit(&conn->incoming_bytes, msg != NULL ? msg->total_len : 0,
-                          memory_order_relaxed);
+    if (MIDGE_UNLIKELY(conn->backlog != NULL))
+        bytes += conn->backlog->block_cap;
+    atomic_store_explicit(&conn->incoming_bytes, bytes, memory_order_relaxed);
 }
 
 static void on_publish(struct midge_shard *shard, struct midge_conn *conn,
@@ -125,17 +128,19 @@ static bool is_before_auth(const struct midge_conn *conn, struct midge_slice inp
            midge_parser_at_start(&conn->parser);
 }
 
-static void consume(struct midge_shard *shard, struct midge_conn *conn, struct midge_slice input)
+/* @return what is left because the connection was paused */
+static struct midge_slice consume(struct midge_shard *shard, struct midge_conn *conn,
+                                  struct midge_slice input)
 {
     const uint64_t ops_before = conn->in_ops;
 
-    while (conn->state == MIDGE_CONN_OPEN) {
+    while (conn->reading) {
         enum midge_status status;
         struct midge_op op;
 
         if (MIDGE_UNLIKELY(is_before_auth(conn, input))) {
             midge_conn_close(shard, conn, MIDGE_E_AUTH);
-            return;
+            return midge_slice_make(NULL, 0);
         }
         status = midge_parser_next(&conn->parser, &input, &op);
         if (MIDGE_LIKELY(status == MIDGE_OK)) {
@@ -149,7 +154,7 @@ static void consume(struct midge_shard *shard, struct midge_conn *conn, struct m
         if (status != MIDGE_OK) {
             midge_trace_parse_error(shard, conn, status);
             midge_conn_close(shard, conn, status);
-            return;
+            return midge_slice_make(NULL, 0);
         }
     }
     if (conn->in_ops != ops_before)
@@ -160,6 +165,75 @@ static void consume(struct midge_shard *shard, struct midge_conn *conn, struct m
 
         midge_pool_free(&shard->pool, line, conn->line_block_cap);
     }
+    return conn->paused ? input : midge_slice_make(NULL, 0);
+}
+
+static void set_backlog(struct midge_shard *shard, struct midge_conn *conn,
+                        struct midge_backlog *backlog)
+{
+    if (conn->backlog != NULL)
+        midge_pool_free(&shard->pool, conn->backlog, conn->backlog->block_cap);
+    conn->backlog = backlog;
+    set_incoming(conn, conn->incoming);
+}
+
+/* Keep bytes for later: the buffer that they lie in does not outlive the turn. */
+static void keep(struct midge_shard *shard, struct midge_conn *conn, struct midge_slice bytes)
+{
+    struct midge_backlog *backlog = conn->backlog;
+    const uint32_t left = backlog != NULL ? backlog->len - backlog->off : 0;
+    const uint32_t want = (uint32_t)sizeof(*backlog) + left + bytes.len;
+
+    if (backlog == NULL ||
+        backlog->block_cap - (uint32_t)sizeof(*backlog) - backlog->len < bytes.len) {
+        struct midge_backlog *larger;
+        uint32_t cap;
+
+        larger = midge_pool_alloc(&shard->pool, want, &cap);
+        if (larger == NULL) {
+            midge_conn_close(shard, conn, MIDGE_E_MEMORY);
+            return;
+        }
+        *larger = (struct midge_backlog){.block_cap = cap, .len = left, .end = MIDGE_OK};
+        if (left > 0)
+            memcpy(larger->bytes, backlog->bytes + backlog->off, left);
+        backlog = larger;
+        set_backlog(shard, conn, backlog);
+    }
+    memcpy(backlog->bytes + backlog->len, bytes.base, bytes.len);
+    backlog->len += bytes.len;
+}
+
+void midge_conn_use_backlog(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct midge_backlog *backlog = conn->backlog;
+    enum midge_status end;
+
+    if (backlog == NULL || conn->paused)
+        return;
+    if (conn->state == MIDGE_CONN_OPEN) {
+        struct midge_slice rest =
+            midge_slice_make(backlog->bytes + backlog->off, backlog->len - backlog->off);
+
+        conn->reading = true;
+        rest = consume(shard, conn, rest);
+        backlog->off = backlog->len - rest.len;
+        if (rest.len > 0)
+            return; /* paused anew */
+    }
+    end = backlog->end;
+    set_backlog(shard, conn, NULL);
+    if (end != MIDGE_OK && conn->state == MIDGE_CONN_OPEN)
+        midge_conn_close(shard, conn, end);
+}
+
+/* The stream has ended, or broken: what came before goes first. */
+static void end_input(struct midge_shard *shard, struct midge_conn *conn, enum midge_status status)
+{
+    if (conn->backlog != NULL)
+        conn->backlog->end = status;
+    else
+        midge_conn_close(shard, conn, status);
 }
 
 void midge_conn_on_recv(struct midge_shard *shard, struct midge_conn *conn,
@@ -180,20 +254,25 @@ void midge_conn_on_recv(struct midge_shard *shard, struct midge_conn *conn,
     if (conn->state != MIDGE_CONN_OPEN)
         return;
     if (event->res > 0) {
-        consume(shard, conn, event->bytes);
+        struct midge_slice rest = event->bytes;
+
+        if (MIDGE_LIKELY(conn->reading))
+            rest = consume(shard, conn, rest);
+        if (MIDGE_UNLIKELY(rest.len > 0))
+            keep(shard, conn, rest);
     } else if (event->res == 0) {
-        midge_conn_close(shard, conn, MIDGE_E_EOF);
+        end_input(shard, conn, MIDGE_E_EOF);
     } else if (event->res != -ENOBUFS && event->res != -ECANCELED && event->res != -EAGAIN &&
                event->res != -EINTR) {
-        midge_conn_close(shard, conn, MIDGE_E_READ);
+        end_input(shard, conn, MIDGE_E_READ);
     }
     if (MIDGE_UNLIKELY(conn->move_to != NULL) && !conn->recv_armed) {
         midge_shard_mark_dirty(shard, conn);
         return;
     }
     /* Bytes that ended the connection may have ended recv, too: FLUSHING reads on, as above. */
-    if (!conn->recv_armed && ((conn->state == MIDGE_CONN_OPEN && !conn->paused) ||
-                              (conn->state == MIDGE_CONN_FLUSHING && event->res > 0)))
+    if (!conn->recv_armed &&
+        (conn->reading || (conn->state == MIDGE_CONN_FLUSHING && event->res > 0)))
         midge_shard_mark_rearm(shard, conn);
 }
 
@@ -208,6 +287,8 @@ void midge_conn_drop_input(struct midge_shard *shard, struct midge_conn *conn)
         midge_msg_release(conn->incoming, &shard->pool);
         set_incoming(conn, NULL);
     }
+    if (conn->backlog != NULL)
+        set_backlog(shard, conn, NULL);
 }
 
 /* ---- back-pressure ---- */
@@ -223,6 +304,7 @@ void midge_conn_pause(struct midge_shard *shard, struct midge_conn *conn,
     *conn->pause = *pause;
     midge_conn_stay(shard, conn);
     conn->paused = true;
+    conn->reading = false;
     conn->next_paused = shard->paused;
     shard->paused = conn;
     midge_stats_add(&shard->stats.stalls, 1);
@@ -245,6 +327,7 @@ void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
     *link = conn->next_paused;
     conn->next_paused = NULL;
     conn->paused = false;
+    conn->reading = conn->state == MIDGE_CONN_OPEN && conn->backlog == NULL;
     free(conn->pause);
     conn->pause = NULL;
     /* Its PONGs may lie behind what was not read. */
@@ -252,6 +335,7 @@ void midge_conn_resume(struct midge_shard *shard, struct midge_conn *conn)
     if (conn->ping_at_ns < shard->now_ns + interval_ns)
         conn->ping_at_ns = shard->now_ns + interval_ns;
     /* FLUSHING reads too, and throws away: see midge_conn_on_recv(). */
-    if (!conn->recv_armed && (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING))
+    if ((!conn->recv_armed || conn->backlog != NULL) &&
+        (conn->state == MIDGE_CONN_OPEN || conn->state == MIDGE_CONN_FLUSHING))
         midge_shard_mark_rearm(shard, conn);
 }

@@ -10,6 +10,16 @@
 
 #include "conn.h"
 
+/* What was received before a cancel came through: at most all provided buffers of the ring, of the
+ * turn in which the connection was paused and of the next one. From the shard's pool. */
+struct midge_backlog {
+    uint32_t block_cap;    /* for midge_pool_free */
+    uint32_t len;          /* of bytes */
+    uint32_t off;          /* of them used */
+    enum midge_status end; /* behind them the stream ended or broke; OK = not yet */
+    uint8_t bytes[];
+};
+
 static inline struct midge_handle midge_conn_handle(const struct midge_conn *conn)
 {
     return (struct midge_handle){conn->index, conn->generation};

@@ -12,7 +12,7 @@ bool midge_conn_leave(struct midge_shard *shard, struct midge_conn *conn)
     /* Subscriptions that a CONNECT dropped leave the index first: they are on our list for that. */
     if (conn->recv_armed || conn->poll_armed || conn->send_submitted || conn->purge_queued)
         return false;
-    MIDGE_ASSERT(conn->state == MIDGE_CONN_OPEN && !conn->paused && !conn->rearm_queued);
+    MIDGE_ASSERT(conn->reading && !conn->rearm_queued);
     midge_outbox_lock(&conn->outbox);
     /* What was asked of us is done first: its link in the inbox is needed for the way. */
     queued = conn->outbox.queued;
@@ -31,7 +31,7 @@ bool midge_conn_leave(struct midge_shard *shard, struct midge_conn *conn)
 
 void midge_conn_move(struct midge_shard *shard, struct midge_conn *conn, struct midge_shard *to)
 {
-    if (conn->state != MIDGE_CONN_OPEN || conn->paused || conn->move_to != NULL || to == shard)
+    if (!conn->reading || conn->move_to != NULL || to == shard)
         return;
     conn->move_to = to;
     if (conn->recv_armed || conn->poll_armed)

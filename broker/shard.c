@@ -653,6 +653,8 @@ static void rearm_recvs(struct midge_shard *shard)
         if (conn == NULL)
             continue;
         conn->rearm_queued = false;
+        if (MIDGE_UNLIKELY(conn->backlog != NULL))
+            midge_conn_use_backlog(shard, conn);
         wanted = (conn->state == MIDGE_CONN_OPEN && !conn->paused && conn->move_to == NULL) ||
                  conn->state == MIDGE_CONN_FLUSHING;
         if (!wanted || conn->recv_armed)

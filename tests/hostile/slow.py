@@ -231,6 +231,24 @@ def case_slow_but_steady_subscribers_lose_nothing():
         check(broker.count_log("Slow Consumer") == 0, "a steady reader was closed")
 
 
+def case_a_small_max_pending_holds_fast_publishers_in_time():
+    """What was received of a publisher before it is held back must not go over max_pending."""
+    size, count, publishers = 1000, 2000, 4
+    with Broker(config="max_pending: 512KB\nmax_payload: 64KB") as broker:
+        reader = Reader(broker, b"s", publishers * count, rate=16 * MIB)
+        writers = []
+        for number in range(publishers):
+            data = b"".join(pub(b"s", sealed(number, i, b"x" * size)) for i in range(count))
+            writers.append(threading.Thread(target=broker.client().send, args=(data,), daemon=True))
+        for writer in writers:
+            writer.start()
+        reader.finish(60)
+        for writer in writers:
+            writer.join(60)
+        note(f"{reader.ledger.count} messages of {publishers} publishers")
+        check(broker.count_log("Slow Consumer") == 0, "a steady reader was closed")
+
+
 def case_held_publisher_goes_on_when_the_only_subscriber_drains():
     with Broker() as broker:
         subscriber = stalled_subscriber(broker, b"s")

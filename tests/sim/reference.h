@@ -111,6 +111,10 @@ bool midge_ref_arrived(struct midge_ref *ref, uint32_t peer, bool adopted, uint6
 bool midge_ref_receive(struct midge_ref *ref, uint32_t peer, struct midge_slice bytes,
                        uint64_t now_ns);
 
+/** Likewise, earlier in this turn or in one before; it uses them now, when its turn ends. */
+bool midge_ref_receive_kept(struct midge_ref *ref, uint32_t peer, struct midge_slice bytes,
+                            uint64_t now_ns);
+
 /** The broker was told that the stream ended: 0, or -errno. */
 bool midge_ref_receive_end(struct midge_ref *ref, uint32_t peer, int res, uint64_t now_ns);
 

@@ -20,6 +20,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@
 
 #include "broker.h"
 #include "config.h"
-#include "conn.h"
+#include "conn_internal.h"
 #include "fiber.h"
 #include "log.h"
 #include "midge/ring_sim.h"
@@ -60,6 +61,7 @@ enum record_kind {
     RECORD_REFUSED,
     RECORD_ARRIVED, /* from another shard; res as ADOPTED */
     RECORD_PURGED,
+    RECORD_USED,      /* bytes_len = of what was handed before and kept; more = and then the end */
     RECORD_SLICE_END, /* res = peers with subscriptions that reached their max, as bits */
     RECORD_TURN_END,  /* res = turns of all shards so far */
     RECORD_QUIET,
@@ -75,6 +77,8 @@ struct record {
     uint32_t bytes_len;
     uint64_t bytes_off; /* in the arena */
     uint64_t appended;  /* REFUSED: bytes that the outbox ever took */
+    uint32_t used_len;  /* RECEIVED: of the bytes, the others are kept */
+    bool end_kept;      /* RECEIVED: the end, or the error */
     uint64_t now_ns;    /* as the shard knows it */
     uint64_t slice;
     uint32_t shard; /* that ran, or NOBODY */
@@ -128,6 +132,10 @@ struct shard_counts {
     uint64_t in_flight_shared;    /* slices with a send in flight of an outbox that is shared */
     uint64_t asleep_in_turn;      /* slices at whose end one slept while another was in a turn */
     uint64_t told_drained;        /* slices at whose end publishers had been told by others */
+    uint64_t kept;                /* what was received while a publisher was paused */
+    uint64_t kept_more;           /* … behind such bytes */
+    uint64_t used_partly;         /* it was paused anew before all of them were used */
+    uint64_t ends_kept;           /* ends of streams behind such bytes */
     /* Rare. */
     uint64_t foreign_errors;     /* results of foreign sends: an error that is not -EAGAIN */
     uint64_t closes_under_token; /* slices in which a close waited for the token of another shard,
@@ -270,6 +278,7 @@ static void on_note(void *context, const struct midge_sim_note *note)
     record->more = note->more;
     record->bytes_len = note->bytes.len;
     record->bytes_off = keep_bytes(world, note->bytes);
+    record->used_len = note->bytes.len;
     if (note->kind == MIDGE_SIM_SETTLED && world->shard_count > 1)
         count_send(world, note);
     if (note->kind == MIDGE_SIM_RECEIVED && note->res <= 0 && note->res != -ENOBUFS &&
@@ -362,6 +371,81 @@ static void end_slice(struct world *world)
     world->expired_peers = expired_peers;
     world->looked_at = world->record_count;
     world->slice++;
+}
+
+/* ---- what a paused connection does with what it has received ---- */
+
+void __real_midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
+                                const struct midge_ring_event *event);
+void __wrap_midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
+                                const struct midge_ring_event *event);
+void __real_midge_conn_use_backlog(struct midge_shard *shard, struct midge_conn *conn);
+void __wrap_midge_conn_use_backlog(struct midge_shard *shard, struct midge_conn *conn);
+
+static struct world *world_of(struct midge_shard *shard)
+{
+    return (struct world *)(void *)((uint8_t *)shard->broker - offsetof(struct world, broker));
+}
+
+static uint32_t backlog_len(const struct midge_conn *conn)
+{
+    return conn->backlog != NULL ? conn->backlog->len - conn->backlog->off : 0;
+}
+
+static enum midge_status backlog_end(const struct midge_conn *conn)
+{
+    return conn->backlog != NULL ? conn->backlog->end : MIDGE_OK;
+}
+
+/* Note how much of the event was used: the record before is that of the event. */
+void __wrap_midge_conn_on_event(struct midge_shard *shard, struct midge_conn *conn,
+                                const struct midge_ring_event *event)
+{
+    struct world *world = world_of(shard);
+    const uint32_t at = world->record_count - 1;
+    const uint32_t before = backlog_len(conn);
+    const uint64_t in_ops = conn->in_ops;
+    const bool paused = conn->paused;
+    struct record *record;
+    uint32_t kept;
+
+    __real_midge_conn_on_event(shard, conn, event);
+    if (event->kind != MIDGE_RING_RECV)
+        return;
+    record = &world->records[at];
+    MIDGE_ASSERT(record->kind == RECORD_NOTE && record->note == MIDGE_SIM_RECEIVED);
+    if (paused && conn->in_ops != in_ops)
+        fail(world, "a publisher goes on though it is paused", record->peer);
+    if (conn->state != MIDGE_CONN_OPEN)
+        return;
+    record->end_kept = backlog_end(conn) != MIDGE_OK;
+    world->counts.ends_kept += record->end_kept;
+    kept = backlog_len(conn) - before;
+    if (kept > record->bytes_len || (kept > 0 && !conn->paused))
+        fail(world, "bytes are kept for no reason", record->peer);
+    record->used_len = record->bytes_len - kept;
+    world->counts.kept += kept > 0;
+    world->counts.kept_more += kept > 0 && before > 0;
+}
+
+void __wrap_midge_conn_use_backlog(struct midge_shard *shard, struct midge_conn *conn)
+{
+    struct world *world = world_of(shard);
+    const uint32_t before = backlog_len(conn);
+    const bool end = backlog_end(conn) != MIDGE_OK;
+    const bool open = conn->state == MIDGE_CONN_OPEN;
+    struct record *record;
+    uint32_t at;
+
+    /* What timers did comes before. */
+    end_slice(world);
+    at = world->record_count;
+    (void)push_record(world, RECORD_USED, world->slots[conn->index].peer);
+    __real_midge_conn_use_backlog(shard, conn);
+    record = &world->records[at];
+    record->bytes_len = open ? before - backlog_len(conn) : 0;
+    record->more = end && conn->backlog == NULL;
+    world->counts.used_partly += conn->backlog != NULL;
 }
 
 /* ---- nothing may be left to do for one that sleeps ---- */
@@ -1001,15 +1085,19 @@ static void show_record(const struct world *world, const struct record *record)
 {
     static const char *const notes[] = {"accepted", "named",     "adopted", "received", "sent",
                                         "settled",  "cancelled", "shut",    "closed",   "released"};
-    static const char *const kinds[] = {"",       "pinged",    "close seen", "refused", "arrived",
-                                        "purged", "slice end", "turn end",   "quiet",   "stop"};
+    static const char *const kinds[] = {"",         "pinged", "close seen", "refused",
+                                        "arrived",  "purged", "used",       "slice end",
+                                        "turn end", "quiet",  "stop"};
 
     if (record->kind == RECORD_SLICE_END)
         return;
     (void)printf("%6" PRIu64 " %c %12.6f  ", record->slice,
                  record->shard == NOBODY ? '-' : (char)('0' + record->shard),
                  (double)record->now_ns / 1e9);
-    if (record->peer == UINT32_MAX)
+    if (record->kind == RECORD_USED)
+        (void)printf("peer %-2u used       %u%s", record->peer, record->bytes_len,
+                     record->more ? " and the end" : "");
+    else if (record->peer == UINT32_MAX)
         (void)printf("%s", kinds[record->kind]);
     else
         (void)printf("peer %-2u %-10s %" PRId64 "%s", record->peer,
@@ -1017,30 +1105,78 @@ static void show_record(const struct world *world, const struct record *record)
                      record->res, record->more ? " more" : "");
     if (record->kind == RECORD_CLOSE_SEEN)
         (void)printf(" %s", midge_status_name((enum midge_status)record->res));
-    show_bytes(world, record);
+    if (record->kind == RECORD_NOTE)
+        show_bytes(world, record);
     (void)printf("\n");
 }
 
-/* Give one note to the reference. `named` is kept from one note to the next. */
-static bool replay_note(struct midge_ref *ref, const struct world *world,
-                        const struct record *record, bool *named)
-{
-    const struct midge_slice bytes =
-        midge_slice_make(world->arena + record->bytes_off, record->bytes_len);
+/* What a peer has sent and the broker has not used. */
+struct kept {
+    uint8_t *bytes; /* owned */
+    uint32_t len;
+    int end; /* behind them, as in the event */
+};
 
+/* From one record to the next. */
+struct replay {
+    bool named;
+    struct kept kept[MIDGE_SCRIPT_PEERS_MAX];
+};
+
+/* The first `len` bytes are used. */
+static void drop_kept(struct kept *kept, uint32_t len)
+{
+    kept->len -= len;
+    memmove(kept->bytes, kept->bytes + len, kept->len);
+}
+
+static bool replay_receive(struct midge_ref *ref, const struct world *world,
+                           const struct record *record, struct kept *kept)
+{
+    bool good;
+
+    if (record->end_kept) {
+        kept->end = (int)record->res;
+        return true;
+    }
+    if (record->res <= 0)
+        return midge_ref_receive_end(ref, record->peer, (int)record->res, record->now_ns);
+    kept->bytes = realloc(kept->bytes, kept->len + record->bytes_len);
+    MIDGE_ASSERT(kept->bytes != NULL);
+    memcpy(kept->bytes + kept->len, world->arena + record->bytes_off, record->bytes_len);
+    kept->len += record->bytes_len;
+    MIDGE_ASSERT(record->used_len <= kept->len);
+    good = midge_ref_receive(ref, record->peer, midge_slice_make(kept->bytes, record->used_len),
+                             record->now_ns);
+    drop_kept(kept, record->used_len);
+    return good;
+}
+
+static bool replay_used(struct midge_ref *ref, const struct record *record, struct kept *kept)
+{
+    MIDGE_ASSERT(record->bytes_len <= kept->len);
+    if (!midge_ref_receive_kept(ref, record->peer, midge_slice_make(kept->bytes, record->bytes_len),
+                                record->now_ns))
+        return false;
+    drop_kept(kept, record->bytes_len);
+    return !record->more || midge_ref_receive_end(ref, record->peer, kept->end, record->now_ns);
+}
+
+/* Give one note to the reference. */
+static bool replay_note(struct midge_ref *ref, const struct world *world,
+                        const struct record *record, struct replay *replay)
+{
     switch (record->note) {
     case MIDGE_SIM_ACCEPTED:
     case MIDGE_SIM_CANCELLED:
         return true;
     case MIDGE_SIM_NAMED:
-        *named = record->res == 0;
+        replay->named = record->res == 0;
         return true;
     case MIDGE_SIM_ADOPTED:
-        return midge_ref_open(ref, record->peer, *named, record->res == 0, record->now_ns);
+        return midge_ref_open(ref, record->peer, replay->named, record->res == 0, record->now_ns);
     case MIDGE_SIM_RECEIVED:
-        if (record->res > 0)
-            return midge_ref_receive(ref, record->peer, bytes, record->now_ns);
-        return midge_ref_receive_end(ref, record->peer, (int)record->res, record->now_ns);
+        return replay_receive(ref, world, record, &replay->kept[record->peer]);
     case MIDGE_SIM_SENT:
         midge_ref_sent(ref, record->peer, record->bytes_len);
         return true;
@@ -1058,12 +1194,12 @@ static bool replay_note(struct midge_ref *ref, const struct world *world,
 }
 
 static bool replay_record(struct midge_ref *ref, const struct world *world,
-                          const struct record *record, bool *named)
+                          const struct record *record, struct replay *replay)
 {
     midge_ref_at(ref, record->slice, record->shard);
     switch (record->kind) {
     case RECORD_NOTE:
-        return replay_note(ref, world, record, named);
+        return replay_note(ref, world, record, replay);
     case RECORD_PINGED:
         return midge_ref_pinged(ref, record->peer, (uint32_t)record->res, record->now_ns);
     case RECORD_CLOSE_SEEN:
@@ -1076,6 +1212,8 @@ static bool replay_record(struct midge_ref *ref, const struct world *world,
     case RECORD_PURGED:
         midge_ref_purged(ref, record->peer);
         return true;
+    case RECORD_USED:
+        return replay_used(ref, record, &replay->kept[record->peer]);
     case RECORD_SLICE_END:
         midge_ref_slice_end(ref, (uint64_t)record->res);
         return true;
@@ -1189,7 +1327,7 @@ static void judge(struct world *world, bool verbose)
     };
     struct midge_ref *ref = midge_ref_create(&options, world->script.peer_count);
     uint8_t *outputs = malloc(world->arena_len + 1);
-    bool named = false;
+    struct replay replay = {0};
     bool good = true;
 
     MIDGE_ASSERT(outputs != NULL);
@@ -1197,7 +1335,7 @@ static void judge(struct world *world, bool verbose)
     for (uint32_t i = 0; i < world->record_count && good && !midge_ref_is_lost(ref); i++) {
         if (verbose)
             show_record(world, &world->records[i]);
-        good = replay_record(ref, world, &world->records[i], &named) ||
+        good = replay_record(ref, world, &world->records[i], &replay) ||
                midge_ref_failure(ref)[0] == '\0';
         if (!good && !verbose)
             show_record(world, &world->records[i]);
@@ -1210,6 +1348,8 @@ static void judge(struct world *world, bool verbose)
     else if (world->failure[0] == '\0' && !midge_ref_is_lost(ref))
         check_stats(world, midge_ref_stats(ref));
     midge_ref_destroy(ref);
+    for (uint32_t i = 0; i < MIDGE_SCRIPT_PEERS_MAX; i++)
+        free(replay.kept[i].bytes);
     free(outputs);
 }
 

@@ -1023,7 +1023,7 @@ static void run_quiet(struct rig *rig)
 /* ---- pressure: publishers on other shards wait for a slow reader, and nothing is lost ---- */
 
 #define PRESSURE_BYTES     (20u << 20) /* of each publisher */
-#define PRESSURE_MAX       (8u << 20)  /* max_pending: twice what two paused ones still bring */
+#define PRESSURE_MAX       (1u << 19)  /* max_pending: less than a turn can bring */
 #define PRESSURE_READ_STEP (1u << 19)
 
 static uint32_t pressure_len(uint64_t *random)

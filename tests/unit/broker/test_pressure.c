@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "conn_internal.h"
 #include "dispatch.h"
 #include "midge/ring_sim.h"
 #include "shard.h"
@@ -246,6 +247,171 @@ static struct midge_conn *conn_of(struct fixture *fixture, uint32_t peer)
 {
     /* Slots are taken in the order in which peers connect. */
     return &fixture->broker.conns[peer];
+}
+
+/* Messages of 1,000 bytes that begin with their number. */
+#define NUMBERED_LEN 1000
+#define FRAME_LEN    (sizeof("MSG n 1 1000\r\n\r\n") - 1 + NUMBERED_LEN)
+
+/* A subscriber that does not read, with little room, and a publisher. */
+static void start_numbered(struct fixture *fixture, uint32_t *reader, uint32_t *publisher)
+{
+    prepare(fixture);
+    fixture->config.pending_bytes_max = 80000;
+    start(fixture);
+    *reader = join(fixture, "SUB n 1\r\n");
+    *publisher = join(fixture, "");
+}
+
+/* Write up to `count` messages, as long as there is room; no turn in between. @return number of the
+ * next one */
+static uint32_t write_numbered(struct fixture *fixture, uint32_t peer, uint32_t number,
+                               uint32_t count)
+{
+    const uint32_t end = number + count;
+    char message[NUMBERED_LEN + 100];
+
+    for (; number < end; number++) {
+        const int len = snprintf(message, sizeof(message), "PUB n %d\r\n%0*u\r\n", NUMBERED_LEN,
+                                 NUMBERED_LEN, number);
+
+        if (midge_sim_peer_room(fixture->sim, peer) < (uint32_t)len)
+            break;
+        (void)midge_sim_peer_write(fixture->sim, peer, midge_slice_make(message, (uint32_t)len));
+    }
+    return number;
+}
+
+/* Read all that comes: the messages from `first` to `end`, and nothing else. */
+static void expect_numbered(struct fixture *fixture, uint32_t peer, uint32_t first, uint32_t end)
+{
+    char want[FRAME_LEN + 100];
+    char have[FRAME_LEN + 1];
+    uint32_t len = 0;
+
+    for (uint32_t number = first; number < end;) {
+        const uint32_t got =
+            midge_sim_peer_read(fixture->sim, peer, have + len, (uint32_t)FRAME_LEN - len);
+
+        if (got == 0) {
+            settle(fixture);
+            cr_assert_gt(midge_sim_peer_unread(fixture->sim, peer), 0, "nothing behind message %u",
+                         number);
+        }
+        len += got;
+        if (len < FRAME_LEN)
+            continue;
+        (void)snprintf(want, sizeof(want), "MSG n 1 %d\r\n%0*u\r\n", NUMBERED_LEN, NUMBERED_LEN,
+                       number);
+        cr_assert_arr_eq(have, want, FRAME_LEN, "message %u", number);
+        len = 0;
+        number++;
+    }
+    cr_assert_eq(drain(fixture, peer), 0, "more than was published");
+}
+
+/* The reader's socket takes the first ones. Then the publisher is paused, in a turn that has
+ * received more. @return number of the next message */
+static uint32_t publish_until_paused(struct fixture *fixture, uint32_t reader, uint32_t publisher)
+{
+    uint32_t number;
+
+    number = write_numbered(fixture, publisher, 0, UINT16_MAX);
+    settle(fixture);
+    cr_assert_eq(paused_count(fixture), 0);
+    number = write_numbered(fixture, publisher, number, UINT16_MAX);
+    settle(fixture);
+    cr_assert_eq(paused_count(fixture), 1);
+    cr_assert_gt(conn_of(fixture, reader)->outbox.pending_bytes, 0);
+    cr_assert_not_null(conn_of(fixture, publisher)->backlog, "nothing was received in that turn");
+    return number;
+}
+
+Test(pressure, a_paused_publisher_delivers_nothing_until_it_goes_on)
+{
+    struct fixture fixture;
+    uint32_t publisher;
+    uint32_t reader;
+    uint32_t number;
+    uint64_t in_msgs;
+
+    start_numbered(&fixture, &reader, &publisher);
+    number = publish_until_paused(&fixture, reader, publisher);
+    in_msgs = midge_stats_read(&fixture.shard->stats.in_msgs);
+    cr_assert_leq(conn_of(&fixture, reader)->outbox.pending_bytes,
+                  fixture.config.pending_bytes_max / MIDGE_PENDING_HIGH_DIVISOR + FRAME_LEN,
+                  "more than the message that went over the mark");
+    (void)write_numbered(&fixture, publisher, number, UINT16_MAX);
+    settle(&fixture);
+    cr_assert_eq(midge_stats_read(&fixture.shard->stats.in_msgs), in_msgs);
+    cr_assert_eq(paused_count(&fixture), 1);
+    stop(&fixture);
+}
+
+Test(pressure, what_was_received_while_a_publisher_was_paused_comes_in_order)
+{
+    struct fixture fixture;
+    uint32_t publisher;
+    uint32_t reader;
+    uint32_t number;
+
+    start_numbered(&fixture, &reader, &publisher);
+    number = publish_until_paused(&fixture, reader, publisher);
+    number = write_numbered(&fixture, publisher, number, UINT16_MAX);
+    expect_numbered(&fixture, reader, 0, number);
+    cr_assert_eq(paused_count(&fixture), 0);
+    cr_assert_null(conn_of(&fixture, publisher)->backlog);
+    cr_assert(is_open(&fixture, publisher));
+    cr_assert(is_open(&fixture, reader));
+    stop(&fixture);
+}
+
+Test(pressure, the_end_of_a_stream_comes_behind_what_was_received_before_it)
+{
+    struct fixture fixture;
+    uint32_t publisher;
+    uint32_t reader;
+    uint32_t number;
+
+    start_numbered(&fixture, &reader, &publisher);
+    number = write_numbered(&fixture, publisher, 0, UINT16_MAX);
+    settle(&fixture);
+    /* Few enough for the end to be received in the same turn. */
+    number = write_numbered(&fixture, publisher, number, 30);
+    midge_sim_peer_shutdown(fixture.sim, publisher);
+    settle(&fixture);
+    cr_assert_eq(paused_count(&fixture), 1);
+    cr_assert_not_null(conn_of(&fixture, publisher)->backlog);
+    cr_assert_eq(conn_of(&fixture, publisher)->backlog->end, MIDGE_E_EOF);
+    expect_numbered(&fixture, reader, 0, number);
+    settle(&fixture);
+    cr_assert_neq(midge_sim_peer_state(fixture.sim, publisher), MIDGE_SIM_PEER_OPEN);
+    cr_assert_eq(paused_count(&fixture), 0);
+    stop(&fixture);
+}
+
+Test(pressure, what_a_paused_publisher_has_sent_counts_as_its_memory_until_it_is_used_or_dropped)
+{
+    for (uint32_t dropped = 0; dropped < 2; dropped++) {
+        struct fixture fixture;
+        struct midge_conn *conn;
+        uint32_t publisher;
+        uint32_t reader;
+        uint32_t number;
+
+        start_numbered(&fixture, &reader, &publisher);
+        number = publish_until_paused(&fixture, reader, publisher);
+        conn = conn_of(&fixture, publisher);
+        cr_assert_geq(conn->incoming_bytes, conn->backlog->len - conn->backlog->off);
+        if (dropped == 1)
+            midge_conn_close(fixture.shard, conn, MIDGE_E_SHUTDOWN);
+        else
+            expect_numbered(&fixture, reader, 0, number);
+        settle(&fixture);
+        cr_assert_null(conn->backlog);
+        cr_assert_eq(conn->incoming_bytes, 0);
+        stop(&fixture);
+    }
 }
 
 Test(pressure, subscriptions_at_their_max_leave_a_closed_connection_with_the_others)
