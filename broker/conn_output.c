@@ -179,6 +179,9 @@ void midge_conn_flush(struct midge_shard *shard, struct midge_conn *conn)
         return;
     if (MIDGE_UNLIKELY(conn->move_to != NULL) && midge_conn_leave(shard, conn))
         return;
+    /* Each time: another shard may have held the token until now, and asks for this flush. */
+    if (MIDGE_UNLIKELY(conn->last_tries > 0))
+        midge_stats_add(&shard->stats.discarded, midge_outbox_cut(&conn->outbox, &shard->pool));
     flush = gather(shard, conn, pieces);
     if (flush.piece_count == 0) {
         if (conn->state == MIDGE_CONN_FLUSHING && is_flushed(conn)) {
@@ -307,8 +310,7 @@ void midge_conn_on_poll_out(struct midge_shard *shard, struct midge_conn *conn, 
 
 void midge_conn_send_last_frame(struct midge_shard *shard, struct midge_conn *conn)
 {
-    if (conn->last_tries++ == 0)
-        midge_stats_add(&shard->stats.discarded, midge_outbox_cut(&conn->outbox, &shard->pool));
+    conn->last_tries++;
     conn->close_at_ns = shard->now_ns + LAST_TRY_NS;
     midge_outbox_lock(&conn->outbox);
     conn->outbox.blocked = false;

@@ -205,8 +205,8 @@ bool midge_outbox_is_worth_a_wait(struct midge_outbox *outbox, uint64_t row_ns, 
 void midge_outbox_watch(struct midge_outbox *outbox, uint16_t shard_index, uint64_t bytes);
 
 /** Throw away what is pending but for the rest of the frame that the kernel has taken a part of;
- * nothing while the token is held. The outbox must be closing. @return deliveries discarded. Cost:
- * linear in the bytes of one segment. Thread: shard (owner). */
+ * nothing while the token is held, so again whenever it is given back. The outbox must be closing.
+ * @return deliveries discarded. Cost: linear in the bytes of one segment. Thread: shard (owner). */
 uint64_t midge_outbox_cut(struct midge_outbox *outbox, struct midge_pool *pool);
 
 /** Throw away what is pending. @return deliveries discarded. The token must be free and the outbox

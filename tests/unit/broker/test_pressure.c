@@ -448,6 +448,57 @@ Test(pressure, subscriptions_at_their_max_leave_a_closed_connection_with_the_oth
     stop(&fixture);
 }
 
+/* Another shard is in the middle of a send: it holds the token. @return bytes that it offers */
+static uint64_t begin_foreign_send(struct midge_outbox *outbox)
+{
+    struct iovec pieces[MIDGE_RING_IOV_MAX];
+    struct midge_flush flush;
+
+    midge_outbox_lock(outbox);
+    outbox->blocked = false;
+    flush = midge_outbox_gather(outbox, 1, false, pieces, MIDGE_RING_IOV_MAX);
+    midge_outbox_unlock(outbox);
+    return flush.bytes;
+}
+
+/* The socket took nothing of it: as midge_conn_flush_foreign() ends. */
+static void end_foreign_send(struct fixture *fixture, struct midge_conn *conn, uint64_t asked)
+{
+    struct midge_outbox *outbox = &conn->outbox;
+
+    midge_outbox_lock(outbox);
+    (void)midge_outbox_settle(outbox, 0, asked, fixture->shard->now_ns);
+    midge_shard_request(fixture->shard, conn, MIDGE_REQUEST_FLUSH | MIDGE_REQUEST_POLL_OUT);
+    midge_outbox_unlock(outbox);
+}
+
+Test(pressure, what_is_sent_at_the_end_is_cut_as_soon_as_no_other_shard_is_sending)
+{
+    struct fixture fixture;
+    struct midge_conn *conn;
+    uint32_t publisher;
+    uint32_t reader;
+    uint64_t asked;
+
+    start_numbered(&fixture, &reader, &publisher);
+    (void)publish_until_paused(&fixture, reader, publisher);
+    conn = conn_of(&fixture, reader);
+    asked = begin_foreign_send(&conn->outbox);
+    cr_assert_gt(asked, 2 * FRAME_LEN);
+    midge_shard_stop(fixture.shard);
+    pass_ms(&fixture, 1100);
+    cr_assert_gt(conn->last_tries, 0);
+    end_foreign_send(&fixture, conn, asked);
+    settle(&fixture);
+    cr_assert_leq(conn->outbox.pending_bytes, FRAME_LEN, "more than the frame under way");
+    /* Room for that one, but not for all that was pending. */
+    cr_assert_eq(midge_sim_peer_read(fixture.sim, reader, NULL, FRAME_LEN + 500), FRAME_LEN + 500);
+    pass_ms(&fixture, 1000);
+    cr_assert_eq((drain(&fixture, reader) + FRAME_LEN + 500) % FRAME_LEN, 0, "a torn frame");
+    cr_assert_eq(midge_sim_peer_state(fixture.sim, reader), MIDGE_SIM_PEER_EOF);
+    stop(&fixture);
+}
+
 /* Subscribe to ever new subjects until the broker refuses. @return subscriptions made */
 static uint32_t subscribe_until_refused(struct fixture *fixture, uint32_t peer, uint32_t sid_len)
 {
