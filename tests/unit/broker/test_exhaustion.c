@@ -9,11 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "midge/ring_sim.h"
-#include "shard.h"
+#include "rig.h"
 
-#define NS_PER_MS 1000000ull
-#define RUNS_MAX  10000u
+#define RUNS_MAX 10000u
 
 static bool counting;
 static bool persistent;
@@ -46,41 +44,26 @@ void *__wrap_aligned_alloc(size_t alignment, size_t len)
 }
 
 struct fixture {
-    struct midge_config config;
-    struct midge_broker broker;
-    struct midge_log *log;
-    struct midge_sim *sim;
-    struct midge_shard *shard;
-    int listener;
+    struct midge_rig rig;
     uint32_t peers[3];
 };
 
 static void start(struct fixture *fixture)
 {
-    const struct midge_sim_options options = {.seed = 42};
-    struct midge_ring *ring;
+    struct midge_rig *rig = &fixture->rig;
 
-    memset(fixture, 0, sizeof(*fixture));
-    midge_config_init(&fixture->config);
-    fixture->config.connections_max = 16;
-    cr_assert_eq(midge_log_create(&fixture->config, &fixture->log), MIDGE_OK);
-    cr_assert_eq(midge_broker_init(&fixture->broker, &fixture->config, fixture->log, 42), MIDGE_OK);
-    fixture->broker.shard_count = 1;
-    fixture->sim = midge_sim_create(&options);
-    fixture->listener = midge_sim_listen(fixture->sim);
-    ring = midge_sim_ring_create(fixture->sim, NULL);
-    fixture->shard = midge_shard_create(&fixture->broker, 0, &ring);
-    cr_assert_not_null(fixture->shard);
-    midge_shard_add_listener(fixture->shard, fixture->listener);
+    midge_rig_prepare(rig);
+    rig->config.connections_max = 16;
+    midge_rig_start(rig);
     for (uint32_t i = 0; i < 3; i++)
-        fixture->peers[i] = midge_sim_peer_connect(fixture->sim, fixture->listener);
+        fixture->peers[i] = midge_sim_peer_connect(rig->sim, rig->listener);
 }
 
 static void turn(struct fixture *fixture)
 {
     counting = true;
     for (uint32_t i = 0; i < 5; i++)
-        midge_shard_turn(fixture->shard, false);
+        midge_shard_turn(fixture->rig.shard, false);
     counting = false;
 }
 
@@ -89,10 +72,10 @@ static void say(struct fixture *fixture, uint32_t peer, const char *text)
 {
     static uint8_t sink[65536];
 
-    (void)midge_sim_peer_write(fixture->sim, fixture->peers[peer], midge_slice_text(text));
+    (void)midge_sim_peer_write(fixture->rig.sim, fixture->peers[peer], midge_slice_text(text));
     turn(fixture);
     for (uint32_t i = 0; i < 3; i++) {
-        while (midge_sim_peer_read(fixture->sim, fixture->peers[i], sink, sizeof(sink)) > 0)
+        while (midge_sim_peer_read(fixture->rig.sim, fixture->peers[i], sink, sizeof(sink)) > 0)
             turn(fixture);
     }
 }
@@ -117,7 +100,7 @@ static void play(struct fixture *fixture)
         (void)snprintf(part, sizeof(part), "SUB s.%u.* %u\r\n", i, i + 100);
         say(fixture, 0, part);
     }
-    (void)midge_sim_peer_write(fixture->sim, fixture->peers[2],
+    (void)midge_sim_peer_write(fixture->rig.sim, fixture->peers[2],
                                midge_slice_make(big, (uint32_t)cut));
     turn(fixture);
     say(fixture, 2, big + cut);
@@ -128,7 +111,7 @@ static void play(struct fixture *fixture)
 
 static void check(struct fixture *fixture)
 {
-    const struct midge_stats *stats = &fixture->shard->stats;
+    const struct midge_stats *stats = &fixture->rig.shard->stats;
 
     cr_assert_eq(midge_stats_read(&stats->matched), midge_stats_read(&stats->out_msgs) +
                                                         midge_stats_read(&stats->dropped_closing) +
@@ -137,26 +120,22 @@ static void check(struct fixture *fixture)
     cr_assert_eq(midge_stats_read(&stats->out_msgs),
                  midge_stats_read(&stats->delivered) + midge_stats_read(&stats->discarded));
     cr_assert_eq(midge_stats_read(&stats->connects), midge_stats_read(&stats->disconnects));
-    cr_assert_eq(fixture->shard->charged_bytes, 0);
-    midge_spares_deinit(&fixture->shard->spares, &fixture->shard->pool);
-    cr_assert_eq(midge_pool_held_bytes(&fixture->shard->pool), 0);
+    cr_assert_eq(fixture->rig.shard->charged_bytes, 0);
+    midge_spares_deinit(&fixture->rig.shard->spares, &fixture->rig.shard->pool);
+    cr_assert_eq(midge_pool_held_bytes(&fixture->rig.shard->pool), 0);
 }
 
 static void stop(struct fixture *fixture)
 {
     counting = true;
-    midge_shard_stop(fixture->shard);
+    midge_shard_stop(fixture->rig.shard);
     counting = false;
-    while (!midge_shard_is_idle(fixture->shard)) {
+    while (!midge_shard_is_idle(fixture->rig.shard)) {
         turn(fixture);
-        midge_sim_advance(fixture->sim, 100 * NS_PER_MS);
+        midge_sim_advance(fixture->rig.sim, 100 * NS_PER_MS);
     }
     check(fixture);
-    midge_shard_destroy(fixture->shard);
-    midge_sim_destroy(fixture->sim);
-    midge_broker_deinit(&fixture->broker);
-    midge_log_destroy(fixture->log);
-    midge_config_deinit(&fixture->config);
+    midge_rig_free(&fixture->rig);
 }
 
 static void run_all(void)
