@@ -54,6 +54,7 @@ static void start(struct fixture *fixture)
 
     midge_rig_prepare(rig);
     rig->config.connections_max = 16;
+    rig->config.pending_bytes_max = 100000;
     midge_rig_start(rig);
     for (uint32_t i = 0; i < 3; i++)
         fixture->peers[i] = midge_sim_peer_connect(rig->sim, rig->listener);
@@ -78,6 +79,22 @@ static void say(struct fixture *fixture, uint32_t peer, const char *text)
         while (midge_sim_peer_read(fixture->rig.sim, fixture->peers[i], sink, sizeof(sink)) > 0)
             turn(fixture);
     }
+}
+
+/* More than the recipient may owe before its publisher is paused comes in one turn. */
+static void play_pause(struct fixture *fixture)
+{
+    static char flood[60000];
+    const uint32_t peer = fixture->peers[2];
+    uint32_t len = 0;
+
+    while (len + 1100 < sizeof(flood))
+        len +=
+            (uint32_t)snprintf(flood + len, sizeof(flood) - len, "PUB big 1000\r\n%01000d\r\n", 1);
+    (void)midge_sim_peer_write(fixture->rig.sim, peer, midge_slice_make(flood, len));
+    turn(fixture);
+    (void)midge_sim_peer_write(fixture->rig.sim, peer, midge_slice_make(flood, len));
+    say(fixture, 2, "PING\r\n");
 }
 
 static void play(struct fixture *fixture)
@@ -105,6 +122,7 @@ static void play(struct fixture *fixture)
     turn(fixture);
     say(fixture, 2, big + cut);
     say(fixture, 1, "CONNECT {\"verbose\":true}\r\nSUB a 1\r\nUNSUB 1\r\n");
+    play_pause(fixture);
     say(fixture, 2, "PUB a 2\r\nhi\r\nPU");
     say(fixture, 2, "B a 1\r\nx\r\nNONSENSE\r\n");
 }
@@ -140,17 +158,21 @@ static void stop(struct fixture *fixture)
 
 static void run_all(void)
 {
+    uint64_t stalls = 0;
+
     for (fails_at = 0; fails_at < RUNS_MAX; fails_at++) {
         struct fixture fixture;
 
         allocations = 0;
         start(&fixture);
         play(&fixture);
+        stalls = midge_stats_read(&fixture.rig.shard->stats.stalls);
         stop(&fixture);
         if (allocations <= fails_at)
             break;
     }
     cr_assert_gt(fails_at, 50, "the wrapper does not count");
+    cr_assert_gt(stalls, 0, "nobody was paused");
     cr_assert_lt(fails_at, RUNS_MAX);
 }
 
