@@ -1,4 +1,4 @@
-/* One shard on the simulated ring, for tests; see rig.h. */
+/* Shards on the simulated ring, for tests; see rig.h. */
 #include "rig.h"
 
 #include <criterion/criterion.h>
@@ -14,38 +14,59 @@ void midge_rig_prepare(struct midge_rig *rig)
     memset(rig, 0, sizeof(*rig));
     midge_config_init(&rig->config);
     rig->config.connections_max = 64;
+    rig->shard_count = 1;
 }
 
 void midge_rig_start(struct midge_rig *rig)
 {
     const struct midge_sim_options options = {.seed = SEED};
-    struct midge_ring *ring;
 
+    cr_assert_leq(rig->shard_count, MIDGE_RIG_SHARDS_MAX);
     cr_assert_eq(midge_log_create(&rig->config, &rig->log), MIDGE_OK);
     cr_assert_eq(midge_broker_init(&rig->broker, &rig->config, rig->log, SEED), MIDGE_OK);
-    rig->broker.shard_count = 1;
+    rig->broker.shard_count = rig->shard_count;
+    rig->broker.look_ns = rig->look_ns;
     rig->sim = midge_sim_create(&options);
     rig->listener = midge_sim_listen(rig->sim);
-    ring = midge_sim_ring_create(rig->sim, NULL);
-    rig->shard = midge_shard_create(&rig->broker, 0, &ring);
-    cr_assert_not_null(rig->shard);
+    for (uint32_t i = 0; i < rig->shard_count; i++) {
+        struct midge_ring *ring = midge_sim_ring_create(rig->sim, NULL);
+
+        rig->shards[i] = midge_shard_create(&rig->broker, (uint16_t)i, &ring);
+        cr_assert_not_null(rig->shards[i]);
+    }
+    rig->shard = rig->shards[0];
     midge_shard_add_listener(rig->shard, rig->listener);
+}
+
+/* Each shard once. */
+static void turn(struct midge_rig *rig)
+{
+    for (uint32_t i = 0; i < rig->shard_count; i++)
+        midge_shard_turn(rig->shards[i], false);
 }
 
 void midge_rig_stop(struct midge_rig *rig)
 {
-    midge_shard_stop(rig->shard);
-    while (!midge_shard_is_idle(rig->shard)) {
-        midge_shard_turn(rig->shard, false);
-        midge_sim_advance(rig->sim, STEP_MS * NS_PER_MS);
+    int64_t charged_bytes = 0;
+
+    for (uint32_t i = 0; i < rig->shard_count; i++)
+        midge_shard_stop(rig->shards[i]);
+    for (uint32_t i = 0; i < rig->shard_count; i++) {
+        while (!midge_shard_is_idle(rig->shards[i])) {
+            turn(rig);
+            midge_sim_advance(rig->sim, STEP_MS * NS_PER_MS);
+        }
+        /* What moved is charged to one and given back to another. */
+        charged_bytes += rig->shards[i]->charged_bytes;
     }
-    cr_assert_eq(rig->shard->charged_bytes, 0);
+    cr_assert_eq(charged_bytes, 0);
     midge_rig_free(rig);
 }
 
 void midge_rig_free(struct midge_rig *rig)
 {
-    midge_shard_destroy(rig->shard);
+    for (uint32_t i = 0; i < rig->shard_count; i++)
+        midge_shard_destroy(rig->shards[i]);
     midge_sim_destroy(rig->sim);
     midge_broker_deinit(&rig->broker);
     midge_log_destroy(rig->log);
@@ -55,7 +76,7 @@ void midge_rig_free(struct midge_rig *rig)
 void midge_rig_settle(struct midge_rig *rig)
 {
     for (uint32_t i = 0; i < SETTLE_TURNS; i++)
-        midge_shard_turn(rig->shard, false);
+        turn(rig);
 }
 
 void midge_rig_pass_ms(struct midge_rig *rig, uint64_t ms)
@@ -80,7 +101,7 @@ void midge_rig_write(struct midge_rig *rig, uint32_t peer, const void *bytes, si
         cr_assert_lt(i, WRITES_MAX, "the broker does not read");
         at += taken;
         len -= taken;
-        midge_shard_turn(rig->shard, false);
+        turn(rig);
     }
 }
 

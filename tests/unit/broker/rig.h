@@ -1,8 +1,8 @@
 /*
- * What the tests of connections share: one shard of a broker on the simulated ring, without faults,
- * and peers that the test moves.
+ * What the tests of connections share: a broker on the simulated ring, without faults, with one
+ * shard or more that turn one after the other, and peers that the test moves.
  *
- *   midge_rig_prepare(&rig);            the configuration may be changed behind it
+ *   midge_rig_prepare(&rig);            the configuration and shard_count may be changed behind it
  *   midge_rig_start(&rig);
  *   peer = midge_rig_join(&rig, "SUB a 1\r\n"); …
  *   midge_rig_stop(&rig);
@@ -19,25 +19,30 @@
 
 #define NS_PER_MS 1000000ull
 
+#define MIDGE_RIG_SHARDS_MAX 4u
+
 struct midge_rig {
     struct midge_config config;
     struct midge_broker broker;
     struct midge_log *log;
     struct midge_sim *sim;
-    struct midge_shard *shard;
+    uint32_t shard_count;
+    uint64_t look_ns; /* of the broker */
+    struct midge_shard *shards[MIDGE_RIG_SHARDS_MAX];
+    struct midge_shard *shard; /* the first of them, which accepts */
     int listener;
 };
 
-/** Defaults, but for 64 connections. */
+/** Defaults, but for 64 connections; one shard. */
 void midge_rig_prepare(struct midge_rig *rig);
 
-/** Make the broker with its shard and a listener. */
+/** Make the broker with its shards and a listener. */
 void midge_rig_start(struct midge_rig *rig);
 
 /** Close everything, and free it; nothing may be charged any more. */
 void midge_rig_stop(struct midge_rig *rig);
 
-/** The second half of it, when the shard is idle. */
+/** The second half of it, when the shards are idle. */
 void midge_rig_free(struct midge_rig *rig);
 
 /** Turns until nothing more happens without the clock. */
