@@ -397,3 +397,8 @@ void midge_subindex_cache_counts(const struct midge_subindex_reader *reader,
 {
     midge_match_cache_counts(reader->cache, counts_out);
 }
+
+uint64_t midge_subindex_visits(const struct midge_subindex_reader *reader)
+{
+    return atomic_load_explicit(&reader->visit_count, memory_order_relaxed);
+}

@@ -385,6 +385,8 @@ struct midge_subindex_reader {
     struct midge_token *tokens;
     struct midge_trie_step *steps;
     uint32_t token_cap; /* steps have two more */
+
+    _Atomic uint64_t visit_count; /* nodes looked at; one writer, any reader */
 };
 
 /* One match in progress; what it depends on. */

@@ -373,15 +373,19 @@ static void trie_walk_down(struct midge_subindex_reader *reader, const struct mi
                            struct midge_subindex_part *part, struct midge_trie_step start,
                            uint32_t token_count)
 {
+    uint64_t visits = atomic_load_explicit(&reader->visit_count, memory_order_relaxed);
     uint32_t step_count = 1;
 
     reader->steps[0] = start;
     while (step_count > 0) {
         MIDGE_DEBUG_ASSERT(step_count <= token_count + 1);
         step_count--;
+        visits++;
         step_count =
             trie_step(reader, lookup, part, reader->steps[step_count], token_count, step_count);
     }
+    /* Once for each walk: a step must not pay for being counted. */
+    atomic_store_explicit(&reader->visit_count, visits, memory_order_relaxed);
 }
 
 void midge_trie_match(struct midge_subindex_reader *reader, const struct midge_lookup *lookup)

@@ -142,4 +142,8 @@ struct midge_subindex_cache_counts {
 void midge_subindex_cache_counts(const struct midge_subindex_reader *reader,
                                  struct midge_subindex_cache_counts *counts_out);
 
+/** Trie nodes that the matches of one reader have looked at since its creation; those that the
+ * cache answered look at none. Thread: one writer, any reader. */
+uint64_t midge_subindex_visits(const struct midge_subindex_reader *reader);
+
 #endif
