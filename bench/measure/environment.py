@@ -70,12 +70,21 @@ def leave_cpu(cpu):
         os.sched_setaffinity(0, others)
 
 
-def peak_memory(pid):
-    """Most bytes that a process ever had resident, or None."""
+def status_bytes(pid, name):
     for line in (read(f"/proc/{pid}/status") or "").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def peak_memory(pid):
+    """Most bytes that a process ever had resident, or None."""
+    return status_bytes(pid, "VmHWM")
+
+
+def resident(pid):
+    """Bytes that a process has resident, or None."""
+    return status_bytes(pid, "VmRSS")
 
 
 def tick_seconds():
