@@ -1,7 +1,8 @@
 /*
- * What a second CONNECT drops: nothing of it is delivered or counted any more, it leaves the index
- * a bounded number per turn, and all it cost is given back. Method: one shard on the simulated
- * ring; messages are dispatched between two turns, where subscriptions are half on their way.
+ * What a second CONNECT drops, or a close: nothing of it is delivered or counted any more, it
+ * leaves the index a bounded number per turn, and all it cost is given back. Method: one shard on
+ * the simulated ring; messages are dispatched between two turns, where subscriptions are half on
+ * their way.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -12,7 +13,12 @@
 #include "rig.h"
 
 /* Enough for many turns of leaving. */
-#define SUB_COUNT 5000u
+#define SUB_COUNT       5000u
+#define SUB_COUNT_LARGE 100000u
+
+/* What one turn takes out of the index at most: each costs its steps and a slot, and the last one
+ * may begin with a single step left. */
+#define TURN_SUBS_MAX (MIDGE_PURGE_STEPS_MAX / (MIDGE_PURGE_SUB_STEPS + 1) + 1)
 
 #define CONNECT_LINE "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n"
 
@@ -262,5 +268,76 @@ Test(drop, a_slot_is_free_when_the_last_of_them_has_left)
     cr_assert_eq(conn->state, MIDGE_CONN_OPEN, "the slot is not used again");
     publish(&rig, other);
     cr_assert_eq(drain(&rig, next), 1);
+    midge_rig_stop(&rig);
+}
+
+/* Take turns until the index is empty, with a PING in each. @return turns that it took */
+static uint32_t leave(struct midge_rig *rig, uint32_t pinging)
+{
+    uint64_t left = indexed(rig);
+    uint32_t pings = 0;
+    uint32_t pongs = 0;
+    uint32_t turns = 0;
+    char bytes[64];
+
+    while (left > 0) {
+        pings += midge_sim_peer_write(rig->sim, pinging, MIDGE_SLICE_LITERAL("PING\r\n")) / 6;
+        midge_shard_turn(rig->shard, false);
+        turns++;
+        pongs += midge_sim_peer_read(rig->sim, pinging, bytes, sizeof(bytes)) / 6;
+        cr_assert_leq(left - indexed(rig), TURN_SUBS_MAX, "turn %u took out too many", turns);
+        /* The simulated ring holds back what it likes for some turns. */
+        cr_assert_leq(pings - pongs, 32, "PINGs wait for what leaves");
+        left = indexed(rig);
+        cr_assert_lt(turns, SUB_COUNT_LARGE, "they do not leave");
+    }
+    cr_assert_gt(pongs, 0);
+    return turns;
+}
+
+Test(drop, a_close_takes_no_more_than_its_share_of_each_turn)
+{
+    struct midge_rig rig;
+    struct midge_conn *conn;
+    int64_t before;
+    uint32_t peer;
+    uint32_t other;
+    uint32_t turns;
+
+    start(&rig, 0);
+    (void)join(&rig, &other);
+    before = held_bytes(&rig);
+    conn = join(&rig, &peer);
+    subscribe(&rig, peer, SUB_COUNT_LARGE, NULL);
+    cr_assert_eq(indexed(&rig), SUB_COUNT_LARGE);
+    midge_conn_close(rig.shard, conn, MIDGE_E_READ);
+    turns = leave(&rig, other);
+    cr_assert_geq(turns, SUB_COUNT_LARGE / TURN_SUBS_MAX);
+    /* Nor does it take for ever: slots, of which 1 in 16 may be used, are nearly free. */
+    cr_assert_leq(turns, SUB_COUNT_LARGE / (TURN_SUBS_MAX / 2));
+    midge_rig_settle(&rig);
+    cr_assert_eq(held_bytes(&rig), before);
+    midge_rig_stop(&rig);
+}
+
+Test(drop, connections_that_close_together_share_one_turn)
+{
+    const uint32_t conn_count = 20;
+    struct midge_conn *conns[20];
+    struct midge_rig rig;
+    uint32_t peer;
+    uint32_t other;
+    uint32_t turns;
+
+    start(&rig, 0);
+    (void)join(&rig, &other);
+    for (uint32_t i = 0; i < conn_count; i++) {
+        conns[i] = join(&rig, &peer);
+        subscribe(&rig, peer, SUB_COUNT, NULL);
+    }
+    for (uint32_t i = 0; i < conn_count; i++)
+        midge_conn_close(rig.shard, conns[i], MIDGE_E_READ);
+    turns = leave(&rig, other);
+    cr_assert_geq(turns, conn_count * SUB_COUNT / TURN_SUBS_MAX);
     midge_rig_stop(&rig);
 }
