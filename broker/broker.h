@@ -8,6 +8,7 @@
 #define MIDGE_BROKER_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "config.h"
@@ -51,6 +52,8 @@ struct midge_broker {
     char info_host[256]; /* what INFO says */
     uint16_t info_port;
     uint64_t memory_bytes_max;
+    pthread_t trimmer; /* gives free pages back when midge_broker_trim_signal() comes */
+    bool has_trimmer;  /* if not, shards do it themselves */
 
     /* Slot lock. */
     pthread_mutex_t slot_lock;
@@ -63,10 +66,17 @@ struct midge_broker {
     _Atomic uint32_t connection_count; /* that count against connections_max */
     _Atomic bool accept_waits;         /* a shard found no descriptor; cleared when one came free */
     _Atomic bool memory_picking;       /* a connection is being closed because of max_memory */
+    _Atomic bool trim_wanted;          /* the signal is on its way; cleared before the trim */
     _Atomic bool stopping;
     _Atomic uint32_t
         stopped_count; /* shards that have seen it: they send nothing to others any more */
 };
+
+/** What wakes the trimmer. It is blocked in all threads, and no other signal means that. */
+static inline int midge_broker_trim_signal(void)
+{
+    return SIGRTMIN;
+}
 
 /**
  * Make what shards share; no thread, no socket yet.

@@ -36,7 +36,7 @@ static bool open_streams(void)
 /* The signals that main waits for are blocked in all threads; a peer that went away is an EPIPE. */
 static void prepare_signals(void)
 {
-    static const int waited[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+    const int waited[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, midge_broker_trim_signal()};
     struct sigaction action = {.sa_handler = on_signal};
     sigset_t set;
 

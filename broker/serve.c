@@ -1,11 +1,12 @@
 /*
  * The running process: descriptor limits, listeners, shard threads, signals, pid and ports files.
  *
- * Thread: main, which waits for signals; each shard's thread makes its own ring and shard, as
- * SINGLE_ISSUER asks for.
+ * Thread: main, which waits for signals and gives free pages back; each shard's thread makes its
+ * own ring and shard, as SINGLE_ISSUER asks for.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -392,8 +393,15 @@ static const char *signal_name(int number)
     }
 }
 
+/* Shards have freed memory; the wish is taken first, so that what they free from now on counts. */
+static void trim(struct midge_broker *broker)
+{
+    atomic_store_explicit(&broker->trim_wanted, false, memory_order_relaxed);
+    (void)malloc_trim(0);
+}
+
 /* Wait for the signal that ends the process. */
-static void wait_for_end(const struct midge_broker *broker, struct midge_log_producer *log)
+static void wait_for_end(struct midge_broker *broker, struct midge_log_producer *log)
 {
     sigset_t set;
     int number;
@@ -404,9 +412,14 @@ static void wait_for_end(const struct midge_broker *broker, struct midge_log_pro
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGUSR1);
     (void)sigaddset(&set, SIGUSR2);
+    (void)sigaddset(&set, midge_broker_trim_signal());
     for (;;) {
         if (sigwait(&set, &number) != 0)
             continue;
+        if (number == midge_broker_trim_signal()) {
+            trim(broker);
+            continue;
+        }
         midge_log_write(log, MIDGE_LOG_DEBUG, "Trapped \"%s\" signal", signal_name(number));
         if (number == SIGINT || number == SIGTERM)
             return;
@@ -436,6 +449,8 @@ int midge_broker_run(struct midge_broker *broker, struct midge_log_producer *log
     }
     set_info_address(broker, &listeners);
     serve.listeners = &listeners;
+    broker->trimmer = pthread_self();
+    broker->has_trimmer = true;
     if (!start_shards(&serve)) {
         midge_log_write(log, MIDGE_LOG_FATAL, "Error starting: %s", serve.why);
         midge_listeners_close(&listeners, broker->config);

@@ -5,6 +5,7 @@
  * their way.
  */
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,9 @@
 /* Enough for many turns of leaving. */
 #define SUB_COUNT       5000u
 #define SUB_COUNT_LARGE 100000u
+
+/* More than is worth giving back. */
+#define FREED_BYTES (64u * 1024 * 1024)
 
 /* What one turn takes out of the index at most: each costs its steps and a slot, and the last one
  * may begin with a single step left. */
@@ -339,5 +343,51 @@ Test(drop, connections_that_close_together_share_one_turn)
         midge_conn_close(rig.shard, conns[i], MIDGE_E_READ);
     turns = leave(&rig, other);
     cr_assert_geq(turns, conn_count * SUB_COUNT / TURN_SUBS_MAX);
+    midge_rig_stop(&rig);
+}
+
+static bool trim_is_asked_for(void)
+{
+    sigset_t pending;
+
+    cr_assert_eq(sigpending(&pending), 0);
+    return sigismember(&pending, midge_broker_trim_signal()) == 1;
+}
+
+/* Turns for some seconds. */
+static void rest(struct midge_rig *rig)
+{
+    for (uint32_t i = 0; i < 30; i++) {
+        midge_shard_turn(rig->shard, false);
+        midge_sim_advance(rig->sim, 100 * NS_PER_MS);
+    }
+}
+
+Test(drop, another_thread_is_asked_to_give_free_pages_back_and_asked_once)
+{
+    struct midge_rig rig;
+    sigset_t set;
+
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, midge_broker_trim_signal());
+    cr_assert_eq(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+    start(&rig, 0);
+    rig.broker.trimmer = pthread_self();
+    rig.broker.has_trimmer = true;
+    rest(&rig);
+    cr_assert_not(trim_is_asked_for(), "nothing was freed");
+    rig.shard->uncharged_bytes += FREED_BYTES;
+    rest(&rig);
+    cr_assert(trim_is_asked_for());
+    cr_assert_eq(rig.shard->uncharged_bytes, 0);
+    (void)sigwaitinfo(&set, NULL);
+    rig.shard->uncharged_bytes += FREED_BYTES;
+    rest(&rig);
+    cr_assert_not(trim_is_asked_for(), "the first wish has not been taken yet");
+    atomic_store(&rig.broker.trim_wanted, false);
+    rig.shard->uncharged_bytes += FREED_BYTES;
+    rest(&rig);
+    cr_assert(trim_is_asked_for());
+    (void)sigwaitinfo(&set, NULL);
     midge_rig_stop(&rig);
 }
