@@ -44,11 +44,14 @@
 /* Longest subject that a match cache holds. */
 #define MIDGE_CACHE_SUBJECT_LEN_MAX 128u
 
-/* Slots of one table: what 20 bits of a hash can address. With 64 parts at 3/4 full that is 50
- * million literal subjects; beyond it, insert returns MIDGE_E_MEMORY. */
+/* Slots of one table; beyond 3/4 of the most, insert returns MIDGE_E_MEMORY. The bits of the hash
+ * in a slot address 2^20 places. In a larger table several slots belong to each place: a search
+ * looks at all objects of its place, 6 on average in the fullest of the largest. Literals spread
+ * over 64 parts, so it takes 50 million of them to get there; but all patterns with one first token
+ * share one part, and they may well be a million. */
 #define MIDGE_TABLE_PLACE_BITS     20u
 #define MIDGE_TABLE_SLOT_COUNT_MIN 16u
-#define MIDGE_TABLE_SLOT_COUNT_MAX (1u << MIDGE_TABLE_PLACE_BITS)
+#define MIDGE_TABLE_SLOT_COUNT_MAX (1u << 23)
 
 /* Subscriptions in one chunk of a set. One insert or remove copies at most one chunk and the list
  * of chunks: 4 KiB + 3 KiB for 100,000 subscriptions of one subject. */
@@ -71,7 +74,8 @@ static_assert(sizeof(uintptr_t) == 8, "tags need the upper bits of a 64-bit word
 /* A table of pointers. The slots are one atomic word each, see subindex_table.c.
  * Thread: one writer (index part lock), any reader. */
 struct midge_table {
-    uint64_t slot_mask; /* constant after init */
+    uint64_t slot_mask;  /* constant after init */
+    uint64_t home_shift; /* constant after init; slots of one place, as a power of two */
     _Atomic uint64_t slots[];
 };
 
@@ -220,6 +224,12 @@ static inline uint64_t midge_table_place(uint64_t slot)
     return slot >> (64 - MIDGE_TABLE_PLACE_BITS);
 }
 
+/* Where the search for what belongs to this place begins. */
+static inline uint64_t midge_table_home(const struct midge_table *table, uint64_t slot)
+{
+    return midge_table_place(slot) << table->home_shift;
+}
+
 /* Find the object with this hash for which equal_cb says true, or NULL. Inline, so that the
  * callback is a direct call. Wait-free: a table has always an empty slot, and a replaced table no
  * longer changes. */
@@ -231,7 +241,7 @@ static inline void *midge_table_find(struct midge_table *_Atomic *table_at, uint
     struct midge_table *table = atomic_load_explicit(table_at, memory_order_acquire);
     const uint64_t tag = midge_table_tag(hash);
 
-    for (uint64_t i = midge_table_place(tag);; i++) {
+    for (uint64_t i = midge_table_home(table, tag);; i++) {
         /* Acquire pairs with the release in slot_store(): the object is there before the slot. */
         const uint64_t slot =
             atomic_load_explicit(&table->slots[i & table->slot_mask], memory_order_acquire);
@@ -250,7 +260,8 @@ static inline void midge_table_prefetch(struct midge_table *_Atomic *table_at, u
     /* Acquire pairs with the release in table_rebuild(). */
     struct midge_table *table = atomic_load_explicit(table_at, memory_order_acquire);
 
-    __builtin_prefetch(&table->slots[midge_table_place(midge_table_tag(hash)) & table->slot_mask]);
+    __builtin_prefetch(
+        &table->slots[midge_table_home(table, midge_table_tag(hash)) & table->slot_mask]);
 }
 
 /** @return owned, empty, of the smallest size; or NULL */

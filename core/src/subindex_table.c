@@ -30,6 +30,8 @@ static struct midge_table *table_create(struct midge_subindex_part *part, uint64
 
     if (table != NULL)
         table->slot_mask = slot_count - 1;
+    while (table != NULL && slot_count >> (MIDGE_TABLE_PLACE_BITS + table->home_shift) > 1)
+        table->home_shift++;
     return table;
 }
 
@@ -94,7 +96,7 @@ static bool table_rebuild(const struct midge_op *op, struct midge_table *_Atomic
         return false;
     for (uint64_t i = 0; i <= old->slot_mask; i++) {
         const uint64_t slot = slot_load(old, i);
-        uint64_t place = midge_table_place(slot);
+        uint64_t place = midge_table_home(table, slot);
 
         if (slot == 0 || slot == MIDGE_TABLE_TOMBSTONE)
             continue;
@@ -114,13 +116,14 @@ bool midge_table_insert(const struct midge_op *op, struct midge_table *_Atomic *
 {
     struct midge_table *table = atomic_load_explicit(table_at, memory_order_relaxed);
     const uint64_t slot = slot_make(hash, object);
-    uint64_t place = midge_table_place(slot);
+    uint64_t place;
 
     if ((uint64_t)(fill->used + 1) * 4 > (table->slot_mask + 1) * 3) {
         if (!table_rebuild(op, table_at, fill, fill->live + 1))
             return false;
         table = atomic_load_explicit(table_at, memory_order_relaxed);
     }
+    place = midge_table_home(table, slot);
     while (slot_load(table, place) > MIDGE_TABLE_TOMBSTONE)
         place++;
     if (slot_load(table, place) == 0)
@@ -135,7 +138,7 @@ void midge_table_remove(const struct midge_op *op, struct midge_table *_Atomic *
 {
     struct midge_table *table = atomic_load_explicit(table_at, memory_order_relaxed);
     const uint64_t slot = slot_make(hash, object);
-    uint64_t place = midge_table_place(slot);
+    uint64_t place = midge_table_home(table, slot);
 
     while (slot_load(table, place) != slot) {
         MIDGE_ASSERT(slot_load(table, place) != 0);

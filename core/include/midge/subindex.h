@@ -23,7 +23,8 @@
  * Memory: malloc for what subscriptions bring, counted; retired through midge_reclaim. Matching
  * does not allocate once the reader's result arrays have grown to the largest result seen; out of
  * memory while they grow aborts.
- * Limits: 50 million literal subjects (subindex_internal.h, MIDGE_TABLE_SLOT_COUNT_MAX).
+ * Limits: 6 million different tokens in the wildcards with one first token, 400 million literal
+ * subjects (subindex_internal.h, MIDGE_TABLE_SLOT_COUNT_MAX).
  */
 #ifndef MIDGE_SUBINDEX_H
 #define MIDGE_SUBINDEX_H

@@ -413,3 +413,42 @@ Test(subindex_bomb, the_longest_subjects_of_stars_are_walked_once)
     remove_all();
     free(text);
 }
+
+/* All wildcards with one first token are in one table of edges, which has more slots than the bits
+ * of a hash in a slot can address. */
+Test(subindex_bomb, more_than_a_million_wildcards_may_share_their_first_token)
+{
+    const uint32_t count = 1200000;
+    struct midge_subindex_record **records = calloc(count, sizeof(struct midge_subindex_record *));
+    struct midge_subindex_counts counts;
+    char text[TEXT_CAP];
+
+    cr_assert_not_null(records);
+    for (uint32_t i = 0; i < count; i++) {
+        (void)snprintf(text, sizeof(text), "fleet.%u.*", i);
+        cr_assert_eq(midge_subindex_insert(subindex, participant, 0, midge_slice_text(text),
+                                           midge_slice_text(""),
+                                           (struct midge_sub *)(uintptr_t)(i + 1), &records[i]),
+                     MIDGE_OK, "number %u", i);
+        midge_reclaim_quiescent(participant);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct midge_match *match;
+
+        (void)snprintf(text, sizeof(text), "fleet.%u.state", i);
+        match = midge_subindex_match(reader, 0, midge_slice_text(text));
+        cr_assert(match->plain_set_count == 1 && match->plain_sets[0].count == 1 &&
+                      match->plain_sets[0].subs[0] == (struct midge_sub *)(uintptr_t)(i + 1),
+                  "%s", text);
+        midge_reclaim_quiescent(participant);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        midge_subindex_remove(subindex, participant, records[i], midge_slice_text(""),
+                              (struct midge_sub *)(uintptr_t)(i + 1));
+        midge_reclaim_quiescent(participant);
+    }
+    remove_all();
+    midge_subindex_counts(subindex, &counts);
+    cr_assert_eq(counts.subs, 0);
+    free(records);
+}
