@@ -1,0 +1,26 @@
+/*
+ * The cases of stress_shards. Each one starts the rig, which is given with its configuration and
+ * not yet started, and stops it.
+ */
+#ifndef MIDGE_SHARDS_CASES_H
+#define MIDGE_SHARDS_CASES_H
+
+#include "shards_rig.h"
+
+/* shards_order.c */
+void midge_case_order(struct midge_rig *rig);
+void midge_case_handover(struct midge_rig *rig);
+void midge_case_quiet(struct midge_rig *rig);
+
+/* shards_request.c */
+void midge_case_request(struct midge_rig *rig);
+
+/* shards_fence.c */
+void midge_case_fence(struct midge_rig *rig);
+
+/* shards_load.c */
+void midge_case_pressure(struct midge_rig *rig);
+void midge_case_churn(struct midge_rig *rig);
+void midge_case_memory(struct midge_rig *rig);
+
+#endif

@@ -1,0 +1,107 @@
+/*
+ * Clients of the cases of stress_shards: blocking sockets, on which a lost message is a timeout.
+ * Every byte that one receives is taken apart; what does not parse ends the program.
+ *
+ * Thread: a client belongs to one thread at a time.
+ */
+#ifndef MIDGE_SHARDS_PEER_H
+#define MIDGE_SHARDS_PEER_H
+
+#include <stddef.h>
+
+#include "shards_rig.h"
+
+#define MIDGE_ACTORS_MAX      32u
+#define MIDGE_PEER_CAP        (1u << 17)
+#define MIDGE_RIG_PAYLOAD_MAX 40000u
+#define MIDGE_STAMP_LEN       12u /* of a payload: publisher and number */
+
+enum midge_peer_frame_kind {
+    FRAME_MSG = 0,
+    FRAME_PONG,
+    FRAME_ERR,
+    FRAME_END, /* the broker has closed */
+};
+
+struct midge_peer_frame {
+    enum midge_peer_frame_kind kind;
+    char subject[64];
+    char reply[64];
+    uint32_t sid;
+    uint32_t header_len;
+    uint32_t body_len;   /* headers included */
+    const uint8_t *body; /* until the next read */
+};
+
+struct midge_peer {
+    const struct midge_scene *scene;
+    const char *role;
+    int fd;
+    uint32_t off;
+    uint32_t len;
+    uint8_t bytes[MIDGE_PEER_CAP];
+};
+
+/** @param receive_len  of the socket's buffer, 0 = the system's. @return owned */
+struct midge_peer *midge_peer_connect(struct midge_rig *rig, uint32_t shard, int receive_len);
+
+/** Connect, say hello and subscribe, and know that it is done. @return owned */
+struct midge_peer *midge_peer_join(struct midge_rig *rig, uint32_t shard, const char *text);
+
+/** Close the socket and free the client. */
+void midge_peer_close(struct midge_peer *peer);
+
+void midge_peer_write(struct midge_peer *peer, const void *bytes, size_t len);
+void midge_peer_text(struct midge_peer *peer, const char *text);
+
+/** The next frame that the caller cares for: INFO and +OK are passed over, PING is answered. */
+enum midge_peer_frame_kind midge_peer_next(struct midge_peer *peer, struct midge_peer_frame *frame);
+
+/** The next frame, which must be a message. */
+void midge_peer_expect_msg(struct midge_peer *peer, struct midge_peer_frame *frame);
+
+/** PING, and what comes before its PONG. @return messages among it */
+uint32_t midge_peer_fence(struct midge_peer *peer);
+
+/** Check the next message of its publisher: stamp, number and every byte. @return publisher */
+uint32_t midge_peer_check_stamped(const struct midge_scene *scene,
+                                  const struct midge_peer_frame *frame, uint32_t *next,
+                                  uint32_t publisher_count);
+
+/* Bytes on their way to be written. */
+struct midge_writing {
+    uint32_t len;
+    char bytes[1u << 19];
+};
+
+/** @return owned, to be freed */
+struct midge_writing *midge_writing_create(const struct midge_scene *scene);
+
+/** Append one PUB with a stamp. @param len  of the payload, at least MIDGE_STAMP_LEN.
+ * @return false without room */
+bool midge_writing_add(struct midge_writing *writing, const char *subject, uint32_t publisher,
+                       uint32_t number, uint32_t len);
+
+/** Write all, in pieces that end anywhere. */
+void midge_writing_send(struct midge_peer *peer, struct midge_writing *writing, uint64_t *random);
+
+/** A length of payload: mostly short, some about as long as what is copied, some shared. */
+uint32_t midge_writing_pick_len(uint64_t *random);
+
+/* One thread each. */
+struct midge_actor {
+    struct midge_rig *rig;
+    uint32_t index; /* among those of its kind */
+    uint32_t shard;
+    uint64_t random;
+    void *state;    /* of the case */
+    uint64_t count; /* of whatever the case counts */
+    pthread_t thread;
+};
+
+/** Start `count` threads, at most MIDGE_ACTORS_MAX, one after the other on each shard. */
+void midge_actors_start(struct midge_rig *rig, struct midge_actor *actors, uint32_t count,
+                        void *state, void *(*main_cb)(void *argument));
+void midge_actors_join(struct midge_actor *actors, uint32_t count);
+
+#endif
