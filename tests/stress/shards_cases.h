@@ -9,6 +9,7 @@
 
 /* shards_order.c */
 void midge_case_order(struct midge_rig *rig);
+void midge_case_grid(struct midge_rig *rig);
 void midge_case_handover(struct midge_rig *rig);
 void midge_case_quiet(struct midge_rig *rig);
 

@@ -99,30 +99,16 @@ void midge_case_pressure(struct midge_rig *rig)
 #define CHURN_BYSTANDERS MIDGE_RIG_SHARDS
 #define CHURN_CHURNERS   (2 * MIDGE_RIG_SHARDS)
 #define CHURN_MESSAGES   2500u
+#define CHURN_LONG       3000000u
 #define CHURN_WINDOW     40u        /* messages of one publisher that bystanders have not got */
 #define CHURN_MAX        (1u << 19) /* max_pending: much more than all windows */
 
 struct churn_case {
     pthread_barrier_t ready;
     _Atomic bool done;
-    _Atomic uint32_t got[CHURN_BYSTANDERS][CHURN_PUBLISHERS];
+    uint32_t message_count; /* of each publisher */
+    struct midge_pace pace;
 };
-
-/* Wait until every bystander has what was published, but for a window. */
-static void churn_keep_pace(struct midge_actor *actor, uint32_t number)
-{
-    struct churn_case *churn = actor->state;
-
-    for (uint32_t i = 0; i < CHURN_BYSTANDERS; i++) {
-        uint32_t waits = 0;
-
-        while (atomic_load(&churn->got[i][actor->index]) + CHURN_WINDOW <= number) {
-            CHECK(&actor->rig->scene, ++waits < MIDGE_PATIENCE_S * 10000,
-                  "bystander %" PRIu32 " stands", i);
-            midge_pause_us(50);
-        }
-    }
-}
 
 static void *churn_publish(void *argument)
 {
@@ -132,13 +118,13 @@ static void *churn_publish(void *argument)
     struct midge_peer *peer = midge_peer_join(actor->rig, actor->shard, "");
 
     (void)pthread_barrier_wait(&churn->ready);
-    for (uint32_t number = 0; number < CHURN_MESSAGES;) {
+    for (uint32_t number = 0; number < churn->message_count;) {
         for (uint32_t burst = 1 + midge_random_below(&actor->random, 10);
-             burst > 0 && number < CHURN_MESSAGES; burst--)
+             burst > 0 && number < churn->message_count; burst--)
             (void)midge_writing_add(writing, "churn.a", actor->index, number++,
                                     midge_writing_pick_len(&actor->random));
         midge_writing_send(peer, writing, &actor->random);
-        churn_keep_pace(actor, number);
+        midge_pace_wait(&churn->pace, &actor->rig->scene, actor->index, number);
     }
     (void)midge_peer_fence(peer);
     midge_peer_close(peer);
@@ -155,12 +141,12 @@ static void *churn_stand_by(void *argument)
     struct midge_peer_frame frame;
 
     (void)pthread_barrier_wait(&churn->ready);
-    for (uint32_t i = 0; i < CHURN_PUBLISHERS * CHURN_MESSAGES; i++) {
+    for (uint32_t i = 0; i < CHURN_PUBLISHERS * churn->message_count; i++) {
         uint32_t publisher;
 
         midge_peer_expect_msg(peer, &frame);
         publisher = midge_peer_check_stamped(&actor->rig->scene, &frame, next, CHURN_PUBLISHERS);
-        atomic_store(&churn->got[actor->index][publisher], next[publisher]);
+        midge_pace_note(&churn->pace, actor->index, publisher, next[publisher]);
     }
     CHECK(&actor->rig->scene, midge_peer_fence(peer) == 0, "a message came twice");
     midge_peer_close(peer);
@@ -255,20 +241,24 @@ static void *churn_come_and_go(void *argument)
         if (dice % 3 == 0)
             try_text(peer, "PUB churn.b 3\r\nabc\r\nPUB churn.b r 3\r\nabc\r\n");
         churn_end(actor, peer);
-        actor->count++;
+        midge_rig_step(actor->rig, 1);
     }
     return NULL;
 }
 
 void midge_case_churn(struct midge_rig *rig)
 {
-    struct churn_case churn = {.done = false};
+    struct churn_case churn = {
+        .pace = {.reader_count = CHURN_BYSTANDERS, .window = CHURN_WINDOW},
+        .message_count = (uint32_t)midge_rig_pick(rig, CHURN_MESSAGES, CHURN_LONG),
+    };
     struct midge_actor publishers[MIDGE_ACTORS_MAX];
     struct midge_actor bystanders[MIDGE_ACTORS_MAX];
     struct midge_actor churners[MIDGE_ACTORS_MAX];
     struct midge_peer *sleepers[MIDGE_RIG_SHARDS]; /* never read: too slow in any case */
     struct midge_rig_sums sums;
 
+    rig->step_name = "connections that came and went";
     rig->config.pending_bytes_max = CHURN_MAX;
     rig->config.no_fast_producer_stall = true;
     midge_rig_start(rig);

@@ -280,6 +280,28 @@ uint32_t midge_peer_check_stamped(const struct midge_scene *scene,
     return publisher;
 }
 
+/* ---- pace ---- */
+
+void midge_pace_note(struct midge_pace *pace, uint32_t reader, uint32_t publisher, uint32_t number)
+{
+    atomic_store_explicit(&pace->got[reader][publisher], number, memory_order_relaxed);
+}
+
+void midge_pace_wait(struct midge_pace *pace, const struct midge_scene *scene, uint32_t publisher,
+                     uint32_t number)
+{
+    for (uint32_t i = 0; i < pace->reader_count; i++) {
+        uint32_t waits = 0;
+
+        while (atomic_load_explicit(&pace->got[i][publisher], memory_order_relaxed) +
+                   pace->window <=
+               number) {
+            CHECK(scene, ++waits < MIDGE_PATIENCE_S * 10000, "reader %" PRIu32 " stands", i);
+            midge_pause_us(50);
+        }
+    }
+}
+
 /* ---- actors: one thread each ---- */
 
 void midge_actors_start(struct midge_rig *rig, struct midge_actor *actors, uint32_t count,

@@ -88,6 +88,23 @@ void midge_writing_send(struct midge_peer *peer, struct midge_writing *writing, 
 /** A length of payload: mostly short, some about as long as what is copied, some shared. */
 uint32_t midge_writing_pick_len(uint64_t *random);
 
+#define MIDGE_PACE_READERS_MAX    128u
+#define MIDGE_PACE_PUBLISHERS_MAX 8u
+
+/* What readers have got, so that no publisher runs so far ahead that one of them is too slow. */
+struct midge_pace {
+    uint32_t reader_count;
+    uint32_t window; /* messages of one publisher that a reader has not got; at least 1 */
+    _Atomic uint32_t got[MIDGE_PACE_READERS_MAX][MIDGE_PACE_PUBLISHERS_MAX];
+};
+
+/** This reader has all messages of the publisher up to `number`, exclusive. */
+void midge_pace_note(struct midge_pace *pace, uint32_t reader, uint32_t publisher, uint32_t number);
+
+/** Wait until every reader has what the publisher sent up to `number`, but for the window. */
+void midge_pace_wait(struct midge_pace *pace, const struct midge_scene *scene, uint32_t publisher,
+                     uint32_t number);
+
 /* One thread each. */
 struct midge_actor {
     struct midge_rig *rig;

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define TELL_TENTHS 100u /* of a second, from one line of progress to the next */
+
 void midge_scene_fail(const struct midge_scene *scene, const char *format, ...)
 {
     va_list args;
@@ -43,6 +45,14 @@ void midge_pause_us(uint32_t us)
     const struct timespec pause = {.tv_sec = us / 1000000, .tv_nsec = (long)(us % 1000000) * 1000};
 
     (void)nanosleep(&pause, NULL);
+}
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 /* ---- the broker ---- */
@@ -84,6 +94,64 @@ static void *shard_main(void *argument)
     return NULL;
 }
 
+uint64_t midge_rig_pick(const struct midge_rig *rig, uint64_t short_count, uint64_t long_count)
+{
+    const uint64_t part = long_count * rig->long_percent / 100;
+
+    return part > short_count ? part : short_count;
+}
+
+void midge_rig_step(struct midge_rig *rig, uint64_t count)
+{
+    (void)atomic_fetch_add_explicit(&rig->steps_done, count, memory_order_relaxed);
+}
+
+static void tell_progress(const struct midge_rig *rig)
+{
+    (void)printf("%s %" PRIu64 " %s: %" PRIu64, rig->scene.name, rig->scene.seed, rig->scene.kind,
+                 atomic_load(&rig->steps_done));
+    if (rig->step_count > 0)
+        (void)printf(" of %" PRIu64, rig->step_count);
+    (void)printf(" %s, %.0f s\n", rig->step_name,
+                 (double)(monotonic_ns() - rig->started_at_ns) / 1e9);
+    (void)fflush(stdout);
+}
+
+static void *teller_main(void *argument)
+{
+    struct midge_rig *rig = argument;
+
+    for (uint32_t tenths = 1; !atomic_load(&rig->over); tenths++) {
+        midge_pause_us(100000);
+        if (tenths % TELL_TENTHS == 0)
+            tell_progress(rig);
+    }
+    return NULL;
+}
+
+static void start_teller(struct midge_rig *rig)
+{
+    rig->started_at_ns = monotonic_ns();
+    if (rig->long_percent == 0)
+        return;
+    CHECK(&rig->scene, rig->step_name != NULL, "a case without a long run");
+    CHECK(&rig->scene, pthread_create(&rig->teller, NULL, teller_main, rig) == 0, "no thread");
+}
+
+/* Where it ended, and what it was made of. */
+static void stop_teller(struct midge_rig *rig, const struct midge_rig_sums *sums)
+{
+    if (rig->long_percent == 0)
+        return;
+    atomic_store(&rig->over, true);
+    (void)pthread_join(rig->teller, NULL);
+    tell_progress(rig);
+    (void)printf("    %" PRIu64 " messages, %" PRIu64 " deliveries (%" PRIu64 " delivered, %" PRIu64
+                 " discarded; %" PRIu64 " dropped), %" PRIu64 " connections, %" PRIu64 " moves\n",
+                 sums->in_msgs, sums->matched, sums->delivered, sums->discarded,
+                 sums->matched - sums->out_msgs, sums->connects, sums->moves);
+}
+
 void midge_rig_start(struct midge_rig *rig)
 {
     rig->config.connections_max = 1024;
@@ -104,6 +172,7 @@ void midge_rig_start(struct midge_rig *rig)
         CHECK(&rig->scene, pthread_create(&mine->thread, NULL, shard_main, mine) == 0, "no thread");
     }
     (void)pthread_barrier_wait(&rig->made);
+    start_teller(rig);
 }
 
 static struct midge_rig_sums sum_up(const struct midge_rig *rig)
@@ -176,6 +245,8 @@ struct midge_rig_sums midge_rig_stop(struct midge_rig *rig)
         CHECK(&rig->scene, pthread_timedjoin_np(rig->shards[i].thread, NULL, &deadline) == 0,
               "shard %" PRIu32 " does not stop", i);
     sums = check_accounts(rig);
+    CHECK(&rig->scene, rig->config.move_turns == 0 || sums.moves > 0, "no connection has moved");
+    stop_teller(rig, &sums);
     for (uint32_t i = 0; i < MIDGE_RIG_SHARDS; i++) {
         midge_shard_destroy(rig->shards[i].shard);
         (void)close(rig->shards[i].listener_fd);

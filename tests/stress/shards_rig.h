@@ -47,7 +47,15 @@ struct midge_rig {
     struct midge_broker broker;
     struct midge_log *log;
     enum midge_ring_kind kind;
-    uint64_t empty_bytes; /* memory before the first connection */
+    uint32_t long_percent; /* of the counts of a long run; 0 = the counts of a short one */
+    uint64_t empty_bytes;  /* memory before the first connection */
+    /* What a long run tells of its progress. */
+    const char *step_name;       /* of what is counted, plural; set before the start */
+    uint64_t step_count;         /* of all; 0 = not known */
+    _Atomic uint64_t steps_done; /* any thread */
+    _Atomic bool over;
+    uint64_t started_at_ns;
+    pthread_t teller;
     pthread_mutex_t making;
     pthread_barrier_t made;
     struct midge_rig_shard {
@@ -66,6 +74,12 @@ struct midge_rig_sums {
     MIDGE_STATS_TABLE(SUM_FIELD)
 #undef SUM_FIELD
 };
+
+/** @return short_count; in a long run the wanted part of long_count, but at least short_count */
+uint64_t midge_rig_pick(const struct midge_rig *rig, uint64_t short_count, uint64_t long_count);
+
+/** So many steps, as counted by step_name, are done. Thread: any. */
+void midge_rig_step(struct midge_rig *rig, uint64_t count);
 
 /** Start all shards. The configuration is constant from here on. */
 void midge_rig_start(struct midge_rig *rig);

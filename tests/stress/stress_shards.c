@@ -5,7 +5,9 @@
  * its shard; clients are threads with blocking sockets, on which a lost message is a timeout. Every
  * case ends with a stop of all shards and with their accounts: deliveries, connections, memory.
  *
- * Usage: stress_shards [case [seed [auto|epoll]]]; no case, or `all`: every one.
+ * Usage: stress_shards [--long[=PERCENT]] [case [seed [auto|epoll]]]; no case, or `all`: every one
+ * (of those that have a long run, with --long). A long run tells of its progress; PERCENT of its
+ * counts are what it does, 100 if nothing is said.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,24 +18,29 @@
 
 #include "shards_cases.h"
 
-#define ALARM_S 240u /* for the whole program */
+/* For the whole program. */
+#define ALARM_S      240u
+#define LONG_ALARM_S 7200u
 
 static const struct {
     const char *name;
     void (*run)(struct midge_rig *rig);
-    uint32_t
-        move_turns; /* connections move meanwhile; 0 where the case needs them in their place */
+    /* Connections move meanwhile; 0 where the case needs them in their place. */
+    uint32_t move_turns;
+    bool has_long;
 } cases[] = {
-    {"order", midge_case_order, 0},       {"order_moves", midge_case_order, 2},
-    {"request", midge_case_request, 0},   {"request_moves", midge_case_request, 2},
-    {"fence", midge_case_fence, 0},       {"fence_moves", midge_case_fence, 1},
-    {"handover", midge_case_handover, 0}, {"quiet", midge_case_quiet, 0},
-    {"pressure", midge_case_pressure, 0}, {"pressure_moves", midge_case_pressure, 2},
-    {"churn", midge_case_churn, 0},       {"churn_moves", midge_case_churn, 1},
-    {"memory", midge_case_memory, 0},
+    {"order", midge_case_order, 0, true},        {"order_moves", midge_case_order, 2, true},
+    {"grid", midge_case_grid, 0, true},          {"grid_moves", midge_case_grid, 2, true},
+    {"request", midge_case_request, 0, false},   {"request_moves", midge_case_request, 2, false},
+    {"fence", midge_case_fence, 0, false},        {"fence_moves", midge_case_fence, 1, false},
+    {"handover", midge_case_handover, 0, false}, {"quiet", midge_case_quiet, 0, false},
+    {"pressure", midge_case_pressure, 0, false}, {"pressure_moves", midge_case_pressure, 2, false},
+    {"churn", midge_case_churn, 0, false},       {"churn_moves", midge_case_churn, 1, true},
+    {"memory", midge_case_memory, 0, false},
 };
 
-static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind)
+static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind,
+                     uint32_t long_percent)
 {
     struct midge_rig *rig = calloc(1, sizeof(*rig));
 
@@ -45,6 +52,7 @@ static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind)
         .seed = seed,
     };
     rig->kind = kind;
+    rig->long_percent = long_percent;
     midge_config_init(&rig->config);
     rig->config.move_turns = cases[index].move_turns;
     cases[index].run(rig);
@@ -53,24 +61,43 @@ static void run_case(uint32_t index, uint64_t seed, enum midge_ring_kind kind)
     free(rig);
 }
 
+/* @return percent, 0 without --long */
+static uint32_t take_long(int *argc, char ***argv)
+{
+    const char *text = *argc > 1 ? (*argv)[1] : "";
+    uint32_t percent = 100;
+
+    if (strncmp(text, "--long", 6) != 0)
+        return 0;
+    if (text[6] == '=')
+        percent = (uint32_t)strtoul(text + 7, NULL, 10);
+    (*argc)--;
+    (*argv)++;
+    return percent > 0 ? percent : 1;
+}
+
 int main(int argc, char **argv)
 {
+    const uint32_t long_percent = take_long(&argc, &argv);
     const char *name = argc > 1 ? argv[1] : "all";
     const char *kind = argc > 3 ? argv[3] : "";
     const uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
     bool known = false;
 
-    (void)alarm(ALARM_S);
+    (void)alarm(long_percent > 0 ? LONG_ALARM_S : ALARM_S);
     for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         if (strcmp(name, "all") != 0 && strcmp(name, cases[i].name) != 0)
             continue;
+        if (long_percent > 0 && !cases[i].has_long)
+            continue;
         known = true;
         if (strcmp(kind, "epoll") != 0)
-            run_case(i, seed, MIDGE_RING_KIND_AUTO);
+            run_case(i, seed, MIDGE_RING_KIND_AUTO, long_percent);
         if (strcmp(kind, "auto") != 0)
-            run_case(i, seed, MIDGE_RING_KIND_EPOLL);
+            run_case(i, seed, MIDGE_RING_KIND_EPOLL, long_percent);
     }
     if (!known)
-        (void)fprintf(stderr, "stress_shards: no case `%s`\n", name);
+        (void)fprintf(stderr, "stress_shards: no case `%s`%s\n", name,
+                      long_percent > 0 ? " with a long run" : "");
     return known ? 0 : 1;
 }
