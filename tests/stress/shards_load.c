@@ -101,7 +101,7 @@ void midge_case_pressure(struct midge_rig *rig)
 #define CHURN_MESSAGES   2500u
 #define CHURN_LONG       3000000u
 #define CHURN_WINDOW     40u        /* messages of one publisher that bystanders have not got */
-#define CHURN_MAX        (1u << 19) /* max_pending: much more than all windows */
+#define CHURN_MAX        (1u << 21) /* max_pending: much more than all windows */
 
 struct churn_case {
     pthread_barrier_t ready;
