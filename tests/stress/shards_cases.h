@@ -15,9 +15,18 @@ void midge_case_quiet(struct midge_rig *rig);
 
 /* shards_request.c */
 void midge_case_request(struct midge_rig *rig);
+void midge_case_turnover(struct midge_rig *rig);
+
+/* shards_queue.c */
+void midge_case_queue(struct midge_rig *rig);
+void midge_case_echo(struct midge_rig *rig);
 
 /* shards_fence.c */
 void midge_case_fence(struct midge_rig *rig);
+void midge_case_again(struct midge_rig *rig);
+
+/* shards_storm.c */
+void midge_case_storm(struct midge_rig *rig);
 
 /* shards_load.c */
 void midge_case_pressure(struct midge_rig *rig);

@@ -43,6 +43,9 @@ struct midge_peer *midge_peer_connect(struct midge_rig *rig, uint32_t shard, int
     address.sin_port = htons(rig->shards[shard].port);
     peer->scene = &rig->scene;
     peer->role = receive_len > 0 ? "slow client" : "client";
+    peer->is_leaving = false;
+    peer->is_reset = false;
+    peer->is_torn = false;
     peer->off = 0;
     peer->len = 0;
     peer->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -78,8 +81,10 @@ static bool peer_fill(struct midge_peer *peer)
     CHECK(peer->scene, got >= 0 || errno == ECONNRESET,
           "a %s waits in vain behind %" PRIu32 " bytes: %s", peer->role, peer->len,
           strerror(errno));
-    if (got <= 0)
+    if (got <= 0) {
+        peer->is_reset = got < 0;
         return false;
+    }
     peer->len += (uint32_t)got;
     return true;
 }
@@ -147,18 +152,22 @@ enum midge_peer_frame_kind midge_peer_next(struct midge_peer *peer, struct midge
         if (headers || strncmp(line, "MSG ", 4) == 0) {
             CHECK(peer->scene, parse_msg_line(frame, line + (headers ? 5 : 4), headers),
                   "bad line `%s`", line);
-            return frame->kind = peer_body(peer, frame) ? FRAME_MSG : FRAME_END;
+            if (peer_body(peer, frame))
+                return frame->kind = FRAME_MSG;
+            peer->is_torn = true;
+            return FRAME_END;
         }
         if (strcmp(line, "PONG") == 0)
             return frame->kind = FRAME_PONG;
         if (strncmp(line, "-ERR ", 5) == 0)
             return frame->kind = FRAME_ERR;
-        if (strcmp(line, "PING") == 0)
-            midge_peer_text(peer, "PONG\r\n");
-        else if (strcmp(line, "+OK") != 0)
+        if (strcmp(line, "PING") != 0 && strcmp(line, "+OK") != 0)
             CHECK(peer->scene, strncmp(line, "INFO ", 5) == 0, "strange line `%s`", line);
+        else if (line[0] == 'P' && !peer->is_leaving)
+            midge_peer_text(peer, "PONG\r\n");
     }
-    return frame->kind;
+    peer->is_torn = peer->off < peer->len;
+    return FRAME_END;
 }
 
 uint32_t midge_peer_fence(struct midge_peer *peer)
@@ -254,9 +263,9 @@ void midge_writing_send(struct midge_peer *peer, struct midge_writing *writing, 
     writing->len = 0;
 }
 
-uint32_t midge_peer_check_stamped(const struct midge_scene *scene,
-                                  const struct midge_peer_frame *frame, uint32_t *next,
-                                  uint32_t publisher_count)
+uint32_t midge_peer_check_stamp(const struct midge_scene *scene,
+                                const struct midge_peer_frame *frame, uint32_t publisher_count,
+                                uint32_t *number_out)
 {
     const uint8_t *fill = frame->body + MIDGE_STAMP_LEN;
     const uint32_t fill_len = frame->body_len - MIDGE_STAMP_LEN;
@@ -269,13 +278,24 @@ uint32_t midge_peer_check_stamped(const struct midge_scene *scene,
     publisher = (uint32_t)strtoul((const char *)frame->body, NULL, 10);
     number = (uint32_t)strtoul((const char *)frame->body + 4, NULL, 10);
     CHECK(scene, publisher < publisher_count, "publisher %" PRIu32, publisher);
-    CHECK(scene, number == next[publisher],
-          "message %" PRIu32 " instead of %" PRIu32 " of publisher %" PRIu32, number,
-          next[publisher], publisher);
     if (fill_len > 0)
         CHECK(scene,
               fill[0] == fill_of(publisher, number) && memcmp(fill, fill + 1, fill_len - 1) == 0,
               "message %" PRIu32 " of publisher %" PRIu32 " is garbled", number, publisher);
+    *number_out = number;
+    return publisher;
+}
+
+uint32_t midge_peer_check_stamped(const struct midge_scene *scene,
+                                  const struct midge_peer_frame *frame, uint32_t *next,
+                                  uint32_t publisher_count)
+{
+    uint32_t number;
+    const uint32_t publisher = midge_peer_check_stamp(scene, frame, publisher_count, &number);
+
+    CHECK(scene, number == next[publisher],
+          "message %" PRIu32 " instead of %" PRIu32 " of publisher %" PRIu32, number,
+          next[publisher], publisher);
     next[publisher]++;
     return publisher;
 }

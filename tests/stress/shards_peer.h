@@ -37,6 +37,9 @@ struct midge_peer {
     const struct midge_scene *scene;
     const char *role;
     int fd;
+    bool is_leaving; /* set by the case: it writes no more */
+    bool is_reset;   /* the end was no end of stream */
+    bool is_torn;    /* the end was in the midst of a frame */
     uint32_t off;
     uint32_t len;
     uint8_t bytes[MIDGE_PEER_CAP];
@@ -62,6 +65,11 @@ void midge_peer_expect_msg(struct midge_peer *peer, struct midge_peer_frame *fra
 
 /** PING, and what comes before its PONG. @return messages among it */
 uint32_t midge_peer_fence(struct midge_peer *peer);
+
+/** Check a message that carries a stamp: every byte of it, but not its place. @return publisher */
+uint32_t midge_peer_check_stamp(const struct midge_scene *scene,
+                                const struct midge_peer_frame *frame, uint32_t publisher_count,
+                                uint32_t *number_out);
 
 /** Check the next message of its publisher: stamp, number and every byte. @return publisher */
 uint32_t midge_peer_check_stamped(const struct midge_scene *scene,

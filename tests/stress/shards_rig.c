@@ -147,9 +147,10 @@ static void stop_teller(struct midge_rig *rig, const struct midge_rig_sums *sums
     (void)pthread_join(rig->teller, NULL);
     tell_progress(rig);
     (void)printf("    %" PRIu64 " messages, %" PRIu64 " deliveries (%" PRIu64 " delivered, %" PRIu64
-                 " discarded; %" PRIu64 " dropped), %" PRIu64 " connections, %" PRIu64 " moves\n",
+                 " discarded; %" PRIu64 " dropped), %" PRIu64 " connections, %" PRIu64
+                 " moves in %" PRIu64 " turns\n",
                  sums->in_msgs, sums->matched, sums->delivered, sums->discarded,
-                 sums->matched - sums->out_msgs, sums->connects, sums->moves);
+                 sums->matched - sums->out_msgs, sums->connects, sums->moves, sums->turns);
 }
 
 void midge_rig_start(struct midge_rig *rig)

@@ -29,13 +29,18 @@ static const struct {
     uint32_t move_turns;
     bool has_long;
 } cases[] = {
-    {"order", midge_case_order, 0, true},        {"order_moves", midge_case_order, 2, true},
-    {"grid", midge_case_grid, 0, true},          {"grid_moves", midge_case_grid, 2, true},
+    {"order", midge_case_order, 0, true},        {"order_moves", midge_case_order, 1, true},
+    {"grid", midge_case_grid, 0, true},          {"grid_moves", midge_case_grid, 1, true},
     {"request", midge_case_request, 0, false},   {"request_moves", midge_case_request, 2, false},
-    {"fence", midge_case_fence, 0, false},        {"fence_moves", midge_case_fence, 1, false},
+    {"turnover", midge_case_turnover, 0, true},  {"turnover_moves", midge_case_turnover, 1, true},
+    {"queue", midge_case_queue, 0, true},        {"queue_moves", midge_case_queue, 1, true},
+    {"echo", midge_case_echo, 0, true},          {"echo_moves", midge_case_echo, 1, true},
+    {"fence", midge_case_fence, 0, true},        {"fence_moves", midge_case_fence, 1, true},
+    {"again", midge_case_again, 0, false},       {"again_moves", midge_case_again, 1, true},
     {"handover", midge_case_handover, 0, false}, {"quiet", midge_case_quiet, 0, false},
     {"pressure", midge_case_pressure, 0, false}, {"pressure_moves", midge_case_pressure, 2, false},
     {"churn", midge_case_churn, 0, false},       {"churn_moves", midge_case_churn, 1, true},
+    {"storm", midge_case_storm, 0, true},        {"storm_moves", midge_case_storm, 1, true},
     {"memory", midge_case_memory, 0, false},
 };
 
