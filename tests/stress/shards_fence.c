@@ -16,8 +16,9 @@
 #define FENCE_BURST_MAX 6u   /* of what a racer publishes for each pair before it waits */
 #define FENCE_MAX       50u  /* UNSUB max */
 #define FENCE_MAX_EVERY 8u   /* of so many cycles one is about UNSUB max, too */
-#define FENCE_PAUSE_US  200u /* at most, of a racer: the others are to get on, too */
+#define FENCE_PAUSE_US  500u /* at most, of a racer: the others are to get on, too */
 #define FENCE_NO_ROUND  UINT32_MAX
+#define FENCE_STRETCH   10u /* cycles of one connection, then of the next one */
 #define FENCE_MARK_LEN  11u
 #define FENCE_TEXT_CAP  4096u
 
@@ -66,54 +67,71 @@ static void *fence_race(void *argument)
     return NULL;
 }
 
-/* Publish one message, and know that the broker has delivered it. */
+/* Publish one message. Behind its PONG the broker has delivered it. */
 static void publish_mark(struct midge_peer *peer, uint32_t pair, uint32_t round)
 {
     char text[64];
 
-    (void)snprintf(text, sizeof(text), "PUB fence.%" PRIu32 ".x 11\r\nmark%07" PRIu32 "\r\n", pair,
-                   round);
+    (void)snprintf(text, sizeof(text),
+                   "PUB fence.%" PRIu32 ".x 11\r\nmark%07" PRIu32 "\r\nPING\r\n", pair, round);
     midge_peer_text(peer, text);
-    (void)midge_peer_fence(peer);
 }
 
-/* Read up to the mark of this round; before it comes nothing but noise. */
-static void await_mark(struct midge_peer *peer, uint32_t round)
+static void await_pong(struct midge_peer *peer)
 {
     struct midge_peer_frame frame;
-    char text[16];
 
-    (void)snprintf(text, sizeof(text), "mark%07" PRIu32, round);
-    for (;;) {
-        midge_peer_expect_msg(peer, &frame);
-        CHECK(peer->scene, frame.sid == round, "sid %" PRIu32 " in round %" PRIu32, frame.sid,
-              round);
-        if (frame.body_len == FENCE_MARK_LEN && memcmp(frame.body, text, FENCE_MARK_LEN) == 0)
-            return;
-        CHECK(peer->scene, frame.body_len == 5 && memcmp(frame.body, "noise", 5) == 0,
-              "`%.*s` in round %" PRIu32, (int)frame.body_len, (const char *)frame.body, round);
-    }
+    CHECK(peer->scene, midge_peer_next(peer, &frame) == FRAME_PONG, "frame %d instead of PONG",
+          (int)frame.kind);
 }
 
-/* SUB and UNSUB hold from their PONGs on. */
+/* One message for the subscription of this round. @return true if it is the mark and not noise */
+static bool check_noise(struct midge_peer *peer, const struct midge_peer_frame *frame,
+                        uint32_t round)
+{
+    char text[16];
+
+    CHECK(peer->scene, frame->sid == round, "sid %" PRIu32 " in round %" PRIu32, frame->sid, round);
+    (void)snprintf(text, sizeof(text), "mark%07" PRIu32, round);
+    if (frame->body_len == FENCE_MARK_LEN && memcmp(frame->body, text, FENCE_MARK_LEN) == 0)
+        return true;
+    CHECK(peer->scene, frame->body_len == 5 && memcmp(frame->body, "noise", 5) == 0,
+          "`%.*s` in round %" PRIu32, (int)frame->body_len, (const char *)frame->body, round);
+    return false;
+}
+
+/* Say this and PING, and take what comes up to its PONG: nothing of another round. */
+static void fence_with(struct midge_peer *peer, const char *text, uint32_t round)
+{
+    struct midge_peer_frame frame;
+
+    midge_peer_text(peer, text);
+    while (midge_peer_next(peer, &frame) == FRAME_MSG)
+        CHECK(peer->scene, !check_noise(peer, &frame, round), "a mark too many");
+    CHECK(peer->scene, frame.kind == FRAME_PONG, "frame %d instead of PONG", (int)frame.kind);
+}
+
+/* SUB and UNSUB hold from their PONGs on: the first mark must come, the second one must not, as the
+ * next PONG shows, that of the next cycle. */
 static void fence_cycle(struct midge_peer *reader, struct midge_peer *publisher, uint32_t pair,
                         uint32_t round)
 {
+    struct midge_peer_frame frame;
     char pattern[64];
     char text[96];
 
     (void)snprintf(pattern, sizeof(pattern), fence_patterns[round / 2 % 4], pair);
-    (void)snprintf(text, sizeof(text), "SUB %s %" PRIu32 "\r\n", pattern, round);
-    midge_peer_text(reader, text);
-    (void)midge_peer_fence(reader);
+    (void)snprintf(text, sizeof(text), "SUB %s %" PRIu32 "\r\nPING\r\n", pattern, round);
+    fence_with(reader, text, round);
     publish_mark(publisher, pair, round);
-    await_mark(reader, round);
-    (void)snprintf(text, sizeof(text), "UNSUB %" PRIu32 "\r\n", round);
-    midge_peer_text(reader, text);
-    (void)midge_peer_fence(reader);
+    do {
+        midge_peer_expect_msg(reader, &frame);
+    } while (!check_noise(reader, &frame, round));
+    await_pong(publisher);
+    (void)snprintf(text, sizeof(text), "UNSUB %" PRIu32 "\r\nPING\r\n", round);
+    fence_with(reader, text, round);
     publish_mark(publisher, pair, round);
-    CHECK(reader->scene, midge_peer_fence(reader) == 0, "a message behind UNSUB, round %" PRIu32,
-          round);
+    await_pong(publisher);
 }
 
 /* The racers begin behind UNSUB, which would otherwise come too late to be exact. */
@@ -154,9 +172,10 @@ static void *fence_pair(void *argument)
     }
     (void)pthread_barrier_wait(&fence->ready);
     for (uint32_t round = 1; round <= fence->cycle_count; round++) {
-        struct midge_peer *reader = readers[(actor->index + round) % MIDGE_RIG_SHARDS];
+        const uint32_t stretch = round / FENCE_STRETCH;
+        struct midge_peer *reader = readers[(actor->index + stretch) % MIDGE_RIG_SHARDS];
         struct midge_peer *publisher =
-            publishers[(actor->index + round + 1 + round / 3 % 2) % MIDGE_RIG_SHARDS];
+            publishers[(actor->index + stretch + 1 + round / 3 % 2) % MIDGE_RIG_SHARDS];
 
         fence_cycle(reader, publisher, actor->index, round);
         if (round % FENCE_MAX_EVERY == 0)
@@ -164,6 +183,7 @@ static void *fence_pair(void *argument)
         midge_rig_step(actor->rig, 1);
     }
     for (uint32_t i = 0; i < MIDGE_RIG_SHARDS; i++) {
+        CHECK(&actor->rig->scene, midge_peer_fence(readers[i]) == 0, "a message behind UNSUB");
         midge_peer_close(readers[i]);
         midge_peer_close(publishers[i]);
     }
