@@ -78,6 +78,7 @@ enum midge_status midge_broker_init(struct midge_broker *broker, const struct mi
     broker->seed = seed;
     broker->connections_max = config->connections_max;
     broker->hand_over_min = MIDGE_HAND_OVER_MIN;
+    broker->sends_per_flush = MIDGE_SENDS_PER_FLUSH;
     broker->conn_cap = config->connections_max + MIDGE_CONN_SLOTS_EXTRA;
     broker->memory_bytes_max =
         config->memory_bytes_max != 0 ? config->memory_bytes_max : default_memory_bytes();

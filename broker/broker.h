@@ -27,6 +27,9 @@ struct midge_shard;
  * is less than a system call for each. */
 #define MIDGE_HAND_OVER_MIN 64u
 
+/* Sends of one shared outbox in one turn: bounded, since others append meanwhile. */
+#define MIDGE_SENDS_PER_FLUSH 16u
+
 /* The nats-server level that we are compatible with: clients gate features on it. */
 #define MIDGE_NATS_VERSION "2.15.2"
 
@@ -42,9 +45,10 @@ struct midge_broker {
     uint32_t conn_cap;
     uint32_t connections_max; /* config, lowered to what descriptors allow */
     uint32_t shard_count;
-    bool spread;            /* who accepts a connection gives it to the shard that has fewest */
-    uint64_t look_ns;       /* MIDGE_BALANCE_LOOK_NS, or 0: connections stay where they are */
-    uint32_t hand_over_min; /* MIDGE_HAND_OVER_MIN; lower in tests, where few connections exist */
+    bool spread;              /* who accepts a connection gives it to the shard that has fewest */
+    uint64_t look_ns;         /* MIDGE_BALANCE_LOOK_NS, or 0: connections stay where they are */
+    uint32_t hand_over_min;   /* MIDGE_HAND_OVER_MIN; lower in tests, where few connections exist */
+    uint32_t sends_per_flush; /* MIDGE_SENDS_PER_FLUSH; lower in tests, where few others append */
     struct midge_shard *shards[MIDGE_SHARDS_MAX]; /* all made before the first of them turns */
     uint64_t seed; /* random per process, for hash tables whose keys clients choose */
     char server_id[64];

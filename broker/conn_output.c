@@ -9,9 +9,6 @@
 #include "shard.h"
 #include "trace.h"
 
-/* Sends of one shared outbox in one turn: bounded, since others append meanwhile. */
-#define SENDS_PER_FLUSH 16u
-
 /* Time between tries to send the rest of the frame under way at the end. */
 #define LAST_TRY_NS 100000000ull
 
@@ -153,7 +150,7 @@ static void flush_shared(struct midge_shard *shard, struct midge_conn *conn, str
             midge_ring_try_send(shard->ring, conn->fd, pieces, flush.piece_count);
 
         if (!settle(shard, conn, sent_of(flush.bytes, result), &pending) || pending == 0 ||
-            sends == SENDS_PER_FLUSH)
+            sends == shard->broker->sends_per_flush)
             break;
         flush = gather(shard, conn, pieces);
         if (flush.piece_count == 0)
@@ -272,7 +269,8 @@ void midge_conn_flush_foreign(struct midge_shard *shard, struct midge_conn *conn
         const int64_t result =
             midge_ring_try_send(shard->ring, conn->fd, pieces, flush.piece_count);
 
-        if (!settle_foreign(shard, conn, sent_of(flush.bytes, result), sends == SENDS_PER_FLUSH))
+        if (!settle_foreign(shard, conn, sent_of(flush.bytes, result),
+                            sends == shard->broker->sends_per_flush))
             return;
     }
 }

@@ -107,6 +107,12 @@ enum rest {
     REST_OVER,      /* has stopped */
 };
 
+/* Sends for one slot in one turn of a shard. */
+struct turn_sends {
+    uint64_t turn;
+    uint32_t count;
+};
+
 struct own_shard {
     struct world *world;
     uint32_t index;
@@ -115,6 +121,7 @@ struct own_shard {
     enum rest rest;
     bool stop_now; /* midge_shard_stop() between two turns, instead of broker.stopping */
     uint64_t turns;
+    struct turn_sends sends[SLOTS_MAX];
 };
 
 /* What only several shards do; for runs that want to have seen all of it. */
@@ -136,6 +143,8 @@ struct shard_counts {
     uint64_t kept_more;           /* … behind such bytes */
     uint64_t used_partly;         /* it was paused anew before all of them were used */
     uint64_t ends_kept;           /* ends of streams behind such bytes */
+    uint64_t last_sends;         /* the last ones of a turn for one outbox, with more behind them */
+    uint64_t foreign_last_sends; /* … for a connection of another shard */
     /* Rare. */
     uint64_t foreign_errors;     /* results of foreign sends: an error that is not -EAGAIN */
     uint64_t closes_under_token; /* slices in which a close waited for the token of another shard,
@@ -235,12 +244,30 @@ static uint64_t keep_bytes(struct world *world, struct midge_slice bytes)
     return off;
 }
 
+/* So many sends of one outbox were made in this turn that what is behind them is left to the next
+ * one. Called before the broker has settled the send. */
+static bool is_last_send(struct world *world, uint32_t slot_index,
+                         const struct midge_sim_note *note)
+{
+    const struct midge_conn *conn = &world->broker.conns[slot_index];
+    struct own_shard *own = &world->shards[world->current];
+    struct turn_sends *sends = &own->sends[slot_index];
+
+    if (sends->turn != own->turns)
+        *sends = (struct turn_sends){.turn = own->turns};
+    sends->count++;
+    return sends->count == world->broker.sends_per_flush && conn->outbox.shared &&
+           !conn->outbox.closing && note->res > 0 && !note->more &&
+           conn->outbox.pending_bytes > (uint64_t)note->res;
+}
+
 static void count_send(struct world *world, const struct midge_sim_note *note)
 {
     struct shard_counts *counts = &world->counts;
 
     for (uint32_t i = 0; i < midge_broker_slot_high(&world->broker); i++) {
         const struct midge_shard *owner = midge_conn_owner(&world->broker.conns[i]);
+        bool last;
 
         if (!world->slots[i].used || world->slots[i].peer != note->peer)
             continue;
@@ -251,8 +278,12 @@ static void count_send(struct world *world, const struct midge_sim_note *note)
             counts->sends_on_the_way++;
             continue;
         }
-        if (owner->index == world->current)
+        last = is_last_send(world, i, note);
+        if (owner->index == world->current) {
+            counts->last_sends += last;
             continue;
+        }
+        counts->foreign_last_sends += last;
         if (note->res == -EAGAIN)
             counts->foreign_full_sends++;
         else if (note->res < 0)
@@ -955,6 +986,7 @@ static void set_up_shards(struct world *world)
     world->broker.shard_count = world->shard_count;
     world->broker.spread = world->shard_count > 1 && midge_sim_random_below(world->sim, 3) != 0;
     world->broker.hand_over_min = (uint32_t)PICK(world->sim, 0, 1, 2, MIDGE_HAND_OVER_MIN);
+    world->broker.sends_per_flush = (uint32_t)PICK(world->sim, 1, 2, MIDGE_SENDS_PER_FLUSH);
     if (world->shard_count > 1 && !world->broker.spread &&
         midge_sim_random_below(world->sim, 2) == 0)
         world->broker.look_ns = PICK(world->sim, NS_PER_MS / 10, NS_PER_MS, 10 * NS_PER_MS);
