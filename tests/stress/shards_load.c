@@ -161,6 +161,8 @@ static void churn_read(struct midge_actor *actor, struct midge_peer *peer, uint3
     struct pollfd ready = {.fd = peer->fd, .events = POLLIN};
     struct midge_peer_frame frame;
 
+    peer->may_run_dry = true;
+    peer->answers_no_ping = true;
     for (; frames > 0; frames--) {
         /* Nothing may come any more: the publishers may have ended. */
         if (peer->off == peer->len && poll(&ready, 1, 5) == 0)

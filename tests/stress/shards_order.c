@@ -200,10 +200,11 @@ static void grid_open(struct midge_actor *actor, struct grid_conn *conn, uint32_
                                       "SUB grid.%" PRIu32 " %" PRIu32 "\r\n", sid, sid);
     }
     conn->peer = midge_peer_join(actor->rig, index % MIDGE_RIG_SHARDS, text);
+    conn->peer->may_run_dry = true;
 }
 
-/* Take what is there of one connection, at least one message. A narrow one has all messages of a
- * publisher in one order, whichever of its subscriptions they came by. */
+/* Take what is there of one connection, which may be a PING alone. A narrow one has all messages of
+ * a publisher in one order, whichever of its subscriptions they came by. */
 static void grid_read(struct midge_actor *actor, struct grid_conn *conn)
 {
     struct grid_case *grid = actor->state;
@@ -214,7 +215,10 @@ static void grid_read(struct midge_actor *actor, struct grid_conn *conn)
         uint32_t publisher;
         uint32_t *next;
 
-        midge_peer_expect_msg(conn->peer, &frame);
+        if (midge_peer_next(conn->peer, &frame) == FRAME_NONE)
+            return;
+        CHECK(&actor->rig->scene, frame.kind == FRAME_MSG, "frame %d instead of a message",
+              (int)frame.kind);
         CHECK(&actor->rig->scene, frame.sid - 1 < grid->sub_count, "sid %" PRIu32, frame.sid);
         (void)snprintf(subject, sizeof(subject), "grid.%" PRIu32, frame.sid);
         CHECK(&actor->rig->scene, conn->is_wide || strcmp(frame.subject, subject) == 0,
@@ -263,6 +267,7 @@ static void *grid_subscribe(void *argument)
     grid_read_all(actor, conns, count);
     (void)pthread_barrier_wait(&grid->done);
     for (uint32_t i = 0; i < count; i++) {
+        conns[i].peer->may_run_dry = false;
         CHECK(&actor->rig->scene, midge_peer_fence(conns[i].peer) == 0, "a message came twice");
         midge_peer_close(conns[i].peer);
         free(conns[i].next);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,8 @@ struct midge_peer *midge_peer_connect(struct midge_rig *rig, uint32_t shard, int
     address.sin_port = htons(rig->shards[shard].port);
     peer->scene = &rig->scene;
     peer->role = receive_len > 0 ? "slow client" : "client";
-    peer->is_leaving = false;
+    peer->answers_no_ping = false;
+    peer->may_run_dry = false;
     peer->is_reset = false;
     peer->is_torn = false;
     peer->off = 0;
@@ -141,12 +143,25 @@ static bool peer_body(struct midge_peer *peer, struct midge_peer_frame *frame)
     return true;
 }
 
+/* Between two frames, and no byte of the next one is there. */
+static bool is_dry(const struct midge_peer *peer)
+{
+    struct pollfd ready = {.fd = peer->fd, .events = POLLIN};
+
+    return peer->off == peer->len && poll(&ready, 1, 0) == 0;
+}
+
 enum midge_peer_frame_kind midge_peer_next(struct midge_peer *peer, struct midge_peer_frame *frame)
 {
     char line[256];
 
     frame->kind = FRAME_END;
-    while (peer_line(peer, line)) {
+    for (;;) {
+        if (peer->may_run_dry && is_dry(peer))
+            return frame->kind = FRAME_NONE;
+        if (!peer_line(peer, line))
+            break;
+
         const bool headers = strncmp(line, "HMSG ", 5) == 0;
 
         if (headers || strncmp(line, "MSG ", 4) == 0) {
@@ -163,7 +178,7 @@ enum midge_peer_frame_kind midge_peer_next(struct midge_peer *peer, struct midge
             return frame->kind = FRAME_ERR;
         if (strcmp(line, "PING") != 0 && strcmp(line, "+OK") != 0)
             CHECK(peer->scene, strncmp(line, "INFO ", 5) == 0, "strange line `%s`", line);
-        else if (line[0] == 'P' && !peer->is_leaving)
+        else if (line[0] == 'P' && !peer->answers_no_ping)
             midge_peer_text(peer, "PONG\r\n");
     }
     peer->is_torn = peer->off < peer->len;

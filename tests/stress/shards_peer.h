@@ -20,7 +20,8 @@ enum midge_peer_frame_kind {
     FRAME_MSG = 0,
     FRAME_PONG,
     FRAME_ERR,
-    FRAME_END, /* the broker has closed */
+    FRAME_END,  /* the broker has closed */
+    FRAME_NONE, /* nothing is there: only where the client may run dry */
 };
 
 struct midge_peer_frame {
@@ -37,9 +38,10 @@ struct midge_peer {
     const struct midge_scene *scene;
     const char *role;
     int fd;
-    bool is_leaving; /* set by the case: it writes no more */
-    bool is_reset;   /* the end was no end of stream */
-    bool is_torn;    /* the end was in the midst of a frame */
+    bool answers_no_ping; /* set by the case: the broker may have closed */
+    bool may_run_dry;     /* set by the case: between two frames it does not wait */
+    bool is_reset;        /* the end was no end of stream */
+    bool is_torn;         /* the end was in the midst of a frame */
     uint32_t off;
     uint32_t len;
     uint8_t bytes[MIDGE_PEER_CAP];

@@ -220,7 +220,7 @@ static void storm_end(struct storm_client *client)
     struct midge_peer_frame frame;
     bool reads = false;
 
-    peer->is_leaving = true;
+    peer->answers_no_ping = true;
     switch (midge_random_below(&client->actor->random, 5)) {
     case 0: /* reset */
         (void)setsockopt(peer->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
