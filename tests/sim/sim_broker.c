@@ -530,6 +530,8 @@ static const char *why_not_asleep_closing(const struct midge_conn *conn, const s
     case MIDGE_CONN_OPEN:
         if (!conn->recv_armed && !conn->paused)
             return "asleep with a connection that is not read";
+        if (conn->expired != NULL)
+            return "asleep with a subscription that reached its max";
         break;
     }
     return NULL;
