@@ -99,7 +99,7 @@ void midge_case_pressure(struct midge_rig *rig)
 #define CHURN_BYSTANDERS MIDGE_RIG_SHARDS
 #define CHURN_CHURNERS   (2 * MIDGE_RIG_SHARDS)
 #define CHURN_MESSAGES   2500u
-#define CHURN_LONG       3000000u
+#define CHURN_LONG       1500000u
 #define CHURN_WINDOW     40u        /* messages of one publisher that bystanders have not got */
 #define CHURN_MAX        (1u << 21) /* max_pending: much more than all windows */
 
@@ -124,6 +124,7 @@ static void *churn_publish(void *argument)
             (void)midge_writing_add(writing, "churn.a", actor->index, number++,
                                     midge_writing_pick_len(&actor->random));
         midge_writing_send(peer, writing, &actor->random);
+        midge_peer_answer_pings(peer);
         midge_pace_wait(&churn->pace, &actor->rig->scene, actor->index, number);
     }
     (void)midge_peer_fence(peer);

@@ -53,6 +53,7 @@ static void *order_publish(void *argument)
             number++;
         }
         midge_writing_send(peer, writing, &actor->random);
+        midge_peer_answer_pings(peer);
         midge_pace_wait(&order->pace, &actor->rig->scene, actor->index, number);
         if (midge_random_below(&actor->random, 4) == 0)
             midge_pause_us(midge_random_below(&actor->random, 2000));
@@ -169,6 +170,7 @@ static void *grid_publish(void *argument)
                                         midge_random_below(&actor->random, GRID_LEN_MAX));
         }
         midge_writing_send(peer, writing, &actor->random);
+        midge_peer_answer_pings(peer);
         midge_pace_wait(&grid->pace, &actor->rig->scene, actor->index, number);
     }
     (void)midge_peer_fence(peer);

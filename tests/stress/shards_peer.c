@@ -185,6 +185,16 @@ enum midge_peer_frame_kind midge_peer_next(struct midge_peer *peer, struct midge
     return FRAME_END;
 }
 
+void midge_peer_answer_pings(struct midge_peer *peer)
+{
+    struct midge_peer_frame frame;
+
+    peer->may_run_dry = true;
+    CHECK(peer->scene, midge_peer_next(peer, &frame) == FRAME_NONE, "frame %d for a publisher",
+          (int)frame.kind);
+    peer->may_run_dry = false;
+}
+
 uint32_t midge_peer_fence(struct midge_peer *peer)
 {
     struct midge_peer_frame frame;

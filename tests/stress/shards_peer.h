@@ -65,6 +65,10 @@ enum midge_peer_frame_kind midge_peer_next(struct midge_peer *peer, struct midge
 /** The next frame, which must be a message. */
 void midge_peer_expect_msg(struct midge_peer *peer, struct midge_peer_frame *frame);
 
+/** Answer the PINGs that are there, without waiting; nothing else may be there. For one that only
+ * publishes, which would be stale after some minutes. */
+void midge_peer_answer_pings(struct midge_peer *peer);
+
 /** PING, and what comes before its PONG. @return messages among it */
 uint32_t midge_peer_fence(struct midge_peer *peer);
 

@@ -66,6 +66,7 @@ static void queue_publish_half(struct midge_actor *actor, struct midge_peer *pee
             (void)midge_writing_add(writing, "queue.x", actor->index, number++,
                                     MIDGE_STAMP_LEN + midge_random_below(&actor->random, 50));
         midge_writing_send(peer, writing, &actor->random);
+        midge_peer_answer_pings(peer);
         while (atomic_load(&queue->taken_count[actor->index]) + QUEUE_WINDOW <= number) {
             CHECK(&actor->rig->scene, ++waits < MIDGE_PATIENCE_S * 10000,
                   "messages of publisher %" PRIu32 " do not come", actor->index);

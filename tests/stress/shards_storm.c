@@ -83,6 +83,7 @@ static void *storm_publish(void *argument)
                                     storm_len(&actor->random));
         }
         midge_writing_send(peer, writing, &actor->random);
+        midge_peer_answer_pings(peer);
         midge_pace_wait(&storm->pace, &actor->rig->scene, actor->index, number);
         do {
             midge_pause_us(midge_random_below(&actor->random, 1000));
