@@ -35,6 +35,10 @@
 /* One line per 10 s about a lack of descriptors. */
 #define ACCEPT_LOG_INTERVAL_MS 10000u
 
+/* Turns without a wait while something retired waits to be freed; and how long later ones wait. */
+#define RECLAIM_TURNS   8u
+#define RECLAIM_WAIT_NS 100000u
+
 /* A budget of 0 is tried again after so many turns, in case the load has become such that watching
  * pays. */
 #define SPIN_PROBE_TURNS 256u
@@ -765,13 +769,22 @@ static void adapt_spin(struct midge_shard *shard, bool found)
     shard->spin_probe = SPIN_PROBE_TURNS;
 }
 
+/* A grace period ends when every shard has begun a turn since: nearly always one or two turns of
+ * this one later. Where another one lost its core in the middle of a turn that takes longer, and
+ * turns of ours would only keep the core from it. */
+static uint64_t reclaim_deadline(const struct midge_shard *shard)
+{
+    if (midge_reclaim_waiting(shard->participant) == 0)
+        return UINT64_MAX;
+    return shard->reclaim_turns < RECLAIM_TURNS ? 0 : shard->now_ns + RECLAIM_WAIT_NS;
+}
+
 static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
 {
     uint64_t deadline_ns;
 
     if (!may_wait || shard->settle_soon || shard->dirty.count > 0 || shard->purging != NULL ||
         shard->look_at_paused || shard->look_at_memory ||
-        midge_reclaim_waiting(shard->participant) > 0 ||
         atomic_load_explicit(&shard->inbox, memory_order_relaxed) != NULL ||
         atomic_load_explicit(&shard->arrivals, memory_order_relaxed) != NULL)
         return 0;
@@ -779,6 +792,8 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
     if (MIDGE_UNLIKELY(shard->stop_seen) && midge_shard_is_idle(shard))
         return 0;
     deadline_ns = midge_timers_next_ns(&shard->timers);
+    if (reclaim_deadline(shard) < deadline_ns)
+        deadline_ns = reclaim_deadline(shard);
     if (shard->trim_at_ns < deadline_ns)
         deadline_ns = shard->trim_at_ns;
     return shard->accept_at_ns < deadline_ns ? shard->accept_at_ns : deadline_ns;
@@ -800,6 +815,8 @@ static void handle_events(struct midge_shard *shard)
 void midge_shard_turn(struct midge_shard *shard, bool may_wait)
 {
     midge_reclaim_quiescent(shard->participant);
+    shard->reclaim_turns =
+        midge_reclaim_waiting(shard->participant) > 0 ? shard->reclaim_turns + 1 : 0;
     const uint64_t deadline_ns = wait_deadline(shard, may_wait);
     midge_reclaim_offline(shard->participant);
     midge_ring_wait(shard->ring, deadline_ns, deadline_ns == 0 ? 0 : shard->spin_ns);

@@ -62,7 +62,8 @@ struct midge_shard {
 
     /* Owner: the turn. */
     uint64_t now_ns;
-    uint64_t turn;    /* ends when the dirty list was flushed */
+    uint64_t turn;          /* ends when the dirty list was flushed */
+    uint32_t reclaim_turns; /* in a row in which something retired waited */
     bool settle_soon; /* the next wait must not sleep: the result of a silent send is needed */
     struct midge_pool pool;
     struct midge_spares spares;
