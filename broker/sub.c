@@ -24,6 +24,9 @@
 /* Subscriptions whose sids are fetched from memory at once. */
 #define BATCH_COUNT 16u
 
+/* Of a slot: bits of the hash, where no user-space address has any. */
+#define TAG_MASK (UINT64_C(0xffff) << 48)
+
 /* What malloc adds to a block, about: its header and rounding to 16 bytes. */
 #define ALLOCATION_LEN 16u
 
@@ -73,19 +76,36 @@ void midge_sub_table_deinit(struct midge_sub_table *table)
     *table = (struct midge_sub_table){0};
 }
 
-static uint32_t hash_of(uint64_t seed, struct midge_slice sid)
+static uint64_t hash_of(uint64_t seed, struct midge_slice sid)
 {
-    return (uint32_t)XXH3_64bits_withSeed(sid.base, sid.len, seed);
+    return XXH3_64bits_withSeed(sid.base, sid.len, seed);
 }
 
-static struct midge_sub *find_in(struct midge_sub **slots, uint32_t cap, uint32_t hash,
+/* The upper bits of the hash are the tag, the lower ones the place. */
+static uint64_t word_make(uint64_t hash, const struct midge_sub *sub)
+{
+    const uint64_t address = (uint64_t)(uintptr_t)sub;
+
+    MIDGE_ASSERT((address & TAG_MASK) == 0);
+    return (hash & TAG_MASK) | address;
+}
+
+static struct midge_sub *word_sub(uint64_t word)
+{
+    return (struct midge_sub *)(uintptr_t)(word & ~TAG_MASK);
+}
+
+static struct midge_sub *find_in(const uint64_t *slots, uint32_t cap, uint64_t hash,
                                  struct midge_slice sid)
 {
-    for (uint32_t slot = hash & (cap - 1);; slot = (slot + 1) & (cap - 1)) {
-        struct midge_sub *sub = slots[slot];
+    for (uint32_t slot = (uint32_t)hash & (cap - 1);; slot = (slot + 1) & (cap - 1)) {
+        const uint64_t word = slots[slot];
 
-        if (sub == NULL || midge_slice_equal(midge_sub_sid(sub), sid))
-            return sub;
+        if (word == 0)
+            return NULL;
+        if (((word ^ hash) & TAG_MASK) == 0 &&
+            midge_slice_equal(midge_sub_sid(word_sub(word)), sid))
+            return word_sub(word);
     }
 }
 
@@ -93,7 +113,7 @@ struct midge_sub *midge_sub_table_find(const struct midge_sub_table *table, uint
                                        struct midge_slice sid)
 {
     struct midge_sub *sub;
-    uint32_t hash;
+    uint64_t hash;
 
     if (table->count == 0)
         return NULL;
@@ -106,11 +126,12 @@ struct midge_sub *midge_sub_table_find(const struct midge_sub_table *table, uint
 
 static void place(struct midge_sub_table *table, uint64_t seed, struct midge_sub *sub)
 {
-    uint32_t slot = hash_of(seed, midge_sub_sid(sub)) & (table->cap - 1);
+    const uint64_t hash = hash_of(seed, midge_sub_sid(sub));
+    uint32_t slot = (uint32_t)hash & (table->cap - 1);
 
-    while (table->slots[slot] != NULL)
+    while (table->slots[slot] != 0)
         slot = (slot + 1) & (table->cap - 1);
-    table->slots[slot] = sub;
+    table->slots[slot] = word_make(hash, sub);
 }
 
 static void place_all(struct midge_sub_table *table, uint64_t seed, struct midge_sub **subs,
@@ -137,14 +158,14 @@ static void move_on(struct midge_sub_table *table, uint64_t seed, uint32_t steps
     uint32_t count = 0;
 
     for (uint64_t taken = 0; table->cursor < table->old_cap; taken++, table->cursor++) {
-        struct midge_sub *sub = table->old_slots[table->cursor];
+        struct midge_sub *sub = word_sub(table->old_slots[table->cursor]);
 
         if (sub == NULL) {
             if (taken >= steps)
                 break;
             continue;
         }
-        table->old_slots[table->cursor] = NULL;
+        table->old_slots[table->cursor] = 0;
         __builtin_prefetch(&sub->sid_len);
         __builtin_prefetch(sub->text);
         batch[count++] = sub;
@@ -162,7 +183,7 @@ static void move_on(struct midge_sub_table *table, uint64_t seed, uint32_t steps
 /* Begin to move everything to other slots. False without memory. */
 static bool resize(struct midge_sub_table *table, uint64_t seed, uint32_t cap)
 {
-    struct midge_sub **slots;
+    uint64_t *slots;
 
     MIDGE_ASSERT(cap > table->count);
 
@@ -201,19 +222,18 @@ bool midge_sub_table_add(struct midge_sub_table *table, uint64_t seed, struct mi
 }
 
 /* False if it is not in these slots. */
-static bool remove_from(struct midge_sub **slots, uint32_t cap, uint64_t seed,
-                        const struct midge_sub *sub)
+static bool remove_from(uint64_t *slots, uint32_t cap, uint64_t seed, const struct midge_sub *sub)
 {
     const uint32_t mask = cap - 1;
-    uint32_t hole = hash_of(seed, midge_sub_sid(sub)) & mask;
+    uint32_t hole = (uint32_t)hash_of(seed, midge_sub_sid(sub)) & mask;
 
-    while (slots[hole] != sub) {
-        if (slots[hole] == NULL)
+    while (word_sub(slots[hole]) != sub) {
+        if (slots[hole] == 0)
             return false;
         hole = (hole + 1) & mask;
     }
-    for (uint32_t slot = (hole + 1) & mask; slots[slot] != NULL; slot = (slot + 1) & mask) {
-        const uint32_t home = hash_of(seed, midge_sub_sid(slots[slot])) & mask;
+    for (uint32_t slot = (hole + 1) & mask; slots[slot] != 0; slot = (slot + 1) & mask) {
+        const uint32_t home = (uint32_t)hash_of(seed, midge_sub_sid(word_sub(slots[slot]))) & mask;
 
         /* An entry may move into the hole if its home does not lie between hole and slot. */
         if (((slot - home) & mask) >= ((slot - hole) & mask)) {
@@ -221,7 +241,7 @@ static bool remove_from(struct midge_sub **slots, uint32_t cap, uint64_t seed,
             hole = slot;
         }
     }
-    slots[hole] = NULL;
+    slots[hole] = 0;
     return true;
 }
 
@@ -244,10 +264,10 @@ void midge_sub_table_remove(struct midge_sub_table *table, uint64_t seed, struct
 struct midge_sub *midge_sub_table_drain(struct midge_sub_table *table, uint32_t *steps)
 {
     for (; table->count > 0 && *steps > 0; (*steps)--) {
-        struct midge_sub **slots = table->old_slots != NULL ? table->old_slots : table->slots;
-        struct midge_sub *sub = slots[table->cursor];
+        uint64_t *slots = table->old_slots != NULL ? table->old_slots : table->slots;
+        struct midge_sub *sub = word_sub(slots[table->cursor]);
 
-        slots[table->cursor++] = NULL;
+        slots[table->cursor++] = 0;
         if (table->old_slots != NULL && table->cursor == table->old_cap)
             drop_old_slots(table);
         if (sub != NULL) {

@@ -1,7 +1,8 @@
 /*
  * Subscriptions of one connection, and the table that finds them by sid.
  *
- * A sid is bytes: the client chooses it. The table is open addressing with linear probing; removing
+ * A sid is bytes: the client chooses it. The table is open addressing with linear probing; a slot
+ * holds some bits of the hash, so that a search does not fetch what lies on its way; removing
  * shifts later entries back, so there are no tombstones. It doubles when it is three quarters full,
  * and halves when a sixteenth of it is used. A large one moves a little with each add and remove,
  * so that no call takes long.
@@ -59,10 +60,10 @@ void midge_sub_destroy(struct midge_sub *sub);
 uint32_t midge_sub_bytes(const struct midge_sub *sub);
 
 struct midge_sub_table {
-    struct midge_sub **slots;     /* NULL while empty */
-    struct midge_sub **old_slots; /* of before the size changed, while they are moved; or NULL */
-    uint32_t cap;                 /* power of two, or 0 */
-    uint32_t count;               /* in both */
+    uint64_t *slots;     /* 16 bits of the sid's hash over an address; NULL while empty */
+    uint64_t *old_slots; /* of before the size changed, while they are moved; or NULL */
+    uint32_t cap;        /* power of two, or 0 */
+    uint32_t count;      /* in both */
     uint32_t old_cap;
     uint32_t cursor; /* next to move, or to drain */
 };
