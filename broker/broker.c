@@ -158,10 +158,8 @@ uint32_t midge_broker_slot_high(const struct midge_broker *broker)
 
 uint64_t midge_broker_memory_bytes(const struct midge_broker *broker)
 {
-    struct midge_subindex_counts counts;
     int64_t bytes = 0;
 
-    midge_subindex_counts(broker->index, &counts);
     for (uint32_t i = 0; i < broker->shard_count; i++) {
         const struct midge_shard *shard = broker->shards[i];
 
@@ -170,5 +168,5 @@ uint64_t midge_broker_memory_bytes(const struct midge_broker *broker)
         bytes += midge_pool_held_bytes(&shard->pool);
         bytes += atomic_load_explicit(&shard->charged_bytes, memory_order_relaxed);
     }
-    return counts.bytes + (bytes > 0 ? (uint64_t)bytes : 0);
+    return midge_subindex_bytes(broker->index) + (bytes > 0 ? (uint64_t)bytes : 0);
 }

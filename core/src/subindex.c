@@ -376,17 +376,25 @@ const struct midge_match *midge_subindex_match(struct midge_subindex_reader *rea
     return match_uncached(reader, &lookup, cacheable);
 }
 
+uint64_t midge_subindex_bytes(const struct midge_subindex *index)
+{
+    uint64_t bytes = charge_of(sizeof(*index));
+
+    for (uint32_t i = 0; i < MIDGE_PART_COUNT; i++)
+        bytes += atomic_load_explicit(&index->parts[i].bytes, memory_order_relaxed);
+    return bytes;
+}
+
 void midge_subindex_counts(const struct midge_subindex *index,
                            struct midge_subindex_counts *counts_out)
 {
-    *counts_out = (struct midge_subindex_counts){.bytes = charge_of(sizeof(*index))};
+    *counts_out = (struct midge_subindex_counts){.bytes = midge_subindex_bytes(index)};
     for (uint32_t i = 0; i < MIDGE_PART_COUNT; i++) {
         const struct midge_subindex_part *part = &index->parts[i];
 
         counts_out->subs += atomic_load_explicit(&part->sub_count, memory_order_relaxed);
         counts_out->records += atomic_load_explicit(&part->record_count, memory_order_relaxed);
         counts_out->nodes += atomic_load_explicit(&part->node_count, memory_order_relaxed);
-        counts_out->bytes += atomic_load_explicit(&part->bytes, memory_order_relaxed);
         counts_out->inserts += atomic_load_explicit(&part->insert_count, memory_order_relaxed);
         counts_out->removes += atomic_load_explicit(&part->remove_count, memory_order_relaxed);
     }

@@ -134,6 +134,10 @@ const struct midge_match *midge_subindex_match(struct midge_subindex_reader *rea
 void midge_subindex_counts(const struct midge_subindex *index,
                            struct midge_subindex_counts *counts_out);
 
+/** `bytes` of the counts alone, for who asks often. Thread: any (lock-free). Cost: a cache line for
+ * each part. */
+uint64_t midge_subindex_bytes(const struct midge_subindex *index);
+
 /* Match cache of one reader since its creation. Thread: one writer, any reader. */
 struct midge_subindex_cache_counts {
     uint64_t hits;
