@@ -18,6 +18,8 @@ struct publication {
     struct midge_slice body; /* headers and payload, without CRLF */
     struct midge_msg *msg;   /* holds the body and its CRLF, or NULL */
     uint32_t header_len;
+    uint32_t frame_len;       /* of the frame but for the sid, for subscribers with headers */
+    uint32_t plain_frame_len; /* … and without */
     uint32_t plain_size_len;
     uint8_t plain_size_text[MIDGE_DECIMAL_LEN_MAX]; /* for subscribers without headers */
     struct midge_pause pause;                       /* recipients that are behind */
@@ -36,29 +38,47 @@ enum outcome {
     OUTCOME_MEMORY,
 };
 
-/* What this subscriber gets to see: the frame, and the part of the body that follows it. */
-static struct midge_slice make_frame(const struct publication *pub, const struct midge_sub *sub,
-                                     bool headers, struct midge_frame *frame)
+/* What a subscriber gets to see: the frame but for its sid, and the part of the body that follows.
+ */
+static struct midge_slice make_frame(const struct publication *pub, bool headers,
+                                     struct midge_frame *frame)
 {
-    frame->subject = pub->subject;
-    frame->reply = pub->reply;
-    frame->sid = midge_sub_sid(sub);
+    frame->subject = midge_slice_copy(&pub->subject);
+    frame->reply = midge_slice_copy(&pub->reply);
+    frame->sid = midge_slice_make(NULL, 0);
     if (pub->header_len == 0 || headers) {
-        frame->header_text = pub->header_len > 0 ? pub->header_text : (struct midge_slice){NULL, 0};
-        frame->size_text = pub->size_text;
-        return pub->body;
+        frame->header_text = pub->header_len > 0 ? pub->header_text : midge_slice_make(NULL, 0);
+        frame->size_text = midge_slice_copy(&pub->size_text);
+        return midge_slice_copy(&pub->body);
     }
-    frame->header_text = (struct midge_slice){NULL, 0};
+    frame->header_text = midge_slice_make(NULL, 0);
     frame->size_text = midge_slice_make(pub->plain_size_text, pub->plain_size_len);
     return midge_slice_make(pub->body.base + pub->header_len, pub->body.len - pub->header_len);
+}
+
+/* Both forms are measured once for all subscribers. */
+static void measure_frames(struct publication *pub)
+{
+    struct midge_frame frame;
+
+    pub->plain_size_len =
+        pub->header_len == 0
+            ? 0
+            : midge_encode_decimal(pub->plain_size_text, pub->body.len - pub->header_len);
+    (void)make_frame(pub, true, &frame);
+    pub->frame_len = midge_encode_frame_len(&frame);
+    pub->plain_frame_len = pub->frame_len;
+    if (pub->header_len == 0)
+        return;
+    (void)make_frame(pub, false, &frame);
+    pub->plain_frame_len = midge_encode_frame_len(&frame);
 }
 
 /* Write one delivery. Under the outbox lock, after the checks. */
 static void append_frame(struct midge_shard *shard, const struct publication *pub,
                          struct midge_outbox *outbox, const struct midge_frame *frame,
-                         struct midge_slice body)
+                         uint32_t frame_len, struct midge_slice body)
 {
-    const uint32_t frame_len = midge_encode_frame_len(frame);
     uint8_t *at;
 
     if (pub->msg == NULL) {
@@ -141,6 +161,7 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
     struct midge_outbox *outbox = &conn->outbox;
     struct midge_frame frame;
     struct midge_slice body;
+    uint32_t frame_len;
 
     if (outbox->sub_generation != sub->generation)
         return OUTCOME_NOT_A_TARGET;
@@ -148,14 +169,16 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
         return OUTCOME_CLOSING;
     if (!sub->live || (conn == pub->conn && !conn->echo))
         return OUTCOME_NOT_A_TARGET;
-    body = make_frame(pub, sub, outbox->headers, &frame);
-    if (midge_outbox_is_over(outbox, (uint64_t)midge_encode_frame_len(&frame) + body.len + 2)) {
+    body = make_frame(pub, outbox->headers, &frame);
+    frame.sid = midge_sub_sid(sub);
+    frame_len = (outbox->headers ? pub->frame_len : pub->plain_frame_len) + frame.sid.len;
+    if (midge_outbox_is_over(outbox, (uint64_t)frame_len + body.len + 2)) {
         midge_shard_request_close(shard, conn, MIDGE_E_SLOW_PENDING);
         return OUTCOME_SLOW;
     }
     if (MIDGE_UNLIKELY(!outbox->shared && midge_conn_owner(conn) != shard))
         outbox->shared = true;
-    append_frame(shard, pub, outbox, &frame, body);
+    append_frame(shard, pub, outbox, &frame, frame_len, body);
     count_delivery(shard, sub);
     note_partners(pub->conn, conn);
     note_fill(shard, pub, conn);
@@ -163,33 +186,38 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
     return OUTCOME_APPENDED;
 }
 
+static void trace_delivery(struct midge_shard *shard, const struct publication *pub,
+                           const struct midge_sub *sub)
+{
+    struct midge_frame frame;
+    uint8_t line[512];
+
+    (void)make_frame(pub, true, &frame);
+    frame.sid = midge_sub_sid(sub);
+    if (midge_encode_frame_len(&frame) > sizeof(line))
+        return;
+    (void)midge_encode_frame(line, &frame);
+    midge_trace_out(shard, sub->conn, midge_slice_make(line, midge_encode_frame_len(&frame) - 2));
+}
+
 static enum outcome deliver(struct midge_shard *shard, struct publication *pub,
                             struct midge_sub *sub)
 {
     struct midge_conn *conn = sub->conn;
-    struct midge_frame frame;
-    enum outcome outcome;
-    uint32_t room_len;
-
     /* Room for the longer form: whether the subscriber takes headers is known under the lock only.
      */
-    (void)make_frame(pub, sub, true, &frame);
-    room_len = midge_encode_frame_len(&frame) + (pub->msg == NULL ? pub->body.len + 2 : 0);
-    if (MIDGE_UNLIKELY(!midge_spares_fill(&shard->spares, &shard->pool, room_len)))
+    const uint32_t frame_len = pub->frame_len + midge_sub_sid(sub).len;
+    enum outcome outcome;
+
+    if (MIDGE_UNLIKELY(!midge_spares_fill(&shard->spares, &shard->pool,
+                                          frame_len + (pub->msg == NULL ? pub->body.len + 2 : 0))))
         return OUTCOME_MEMORY;
     midge_outbox_lock(&conn->outbox);
     outcome = deliver_locked(shard, pub, sub);
     midge_outbox_unlock(&conn->outbox);
     if (outcome == OUTCOME_APPENDED &&
-        MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE))) {
-        uint8_t line[512];
-
-        if (midge_encode_frame_len(&frame) <= sizeof(line)) {
-            (void)midge_encode_frame(line, &frame);
-            midge_trace_out(shard, conn,
-                            midge_slice_make(line, midge_encode_frame_len(&frame) - 2));
-        }
-    }
+        MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
+        trace_delivery(shard, pub, sub);
     return outcome;
 }
 
@@ -370,10 +398,7 @@ static void route(struct midge_shard *shard, struct publication *pub)
         return;
     if (conn->verbose)
         (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("+OK\r\n"));
-    pub->plain_size_len =
-        pub->header_len == 0
-            ? 0
-            : midge_encode_decimal(pub->plain_size_text, pub->body.len - pub->header_len);
+    measure_frames(pub);
     pub->pause.target_count = 0;
     pub->pause.any = false;
     pub->appended = 0;
@@ -429,11 +454,11 @@ void midge_dispatch_publish(struct midge_shard *shard, struct midge_conn *conn,
         return;
     }
     pub.conn = conn;
-    pub.subject = op->subject;
-    pub.reply = op->reply;
-    pub.header_text = op->header_text;
-    pub.size_text = op->size_text;
-    pub.body = op->payload;
+    pub.subject = midge_slice_copy(&op->subject);
+    pub.reply = midge_slice_copy(&op->reply);
+    pub.header_text = midge_slice_copy(&op->header_text);
+    pub.size_text = midge_slice_copy(&op->size_text);
+    pub.body = midge_slice_copy(&op->payload);
     pub.msg = NULL;
     pub.header_len = op->header_len;
     route(shard, &pub);

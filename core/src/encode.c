@@ -5,10 +5,30 @@
 #define NO_RESPONDERS_HEAD "NATS/1.0 503\r\nNats-Subject: "
 #define NO_RESPONDERS_TAIL "\r\n\r\n"
 
-static inline uint8_t *put_bytes(uint8_t *out, const void *bytes, uint32_t len)
+/* Most words of a frame are short: a call of memcpy costs more than to copy them. Halves overlap.
+ */
+static inline uint8_t *put_bytes(uint8_t *out, const uint8_t *bytes, uint32_t len)
 {
-    if (len > 0)
+    if (MIDGE_UNLIKELY(len > 16)) {
         memcpy(out, bytes, len);
+    } else if (len >= 8) {
+        uint64_t first, last;
+
+        memcpy(&first, bytes, 8);
+        memcpy(&last, bytes + len - 8, 8);
+        memcpy(out, &first, 8);
+        memcpy(out + len - 8, &last, 8);
+    } else if (len >= 4) {
+        uint32_t first, last;
+
+        memcpy(&first, bytes, 4);
+        memcpy(&last, bytes + len - 4, 4);
+        memcpy(out, &first, 4);
+        memcpy(out + len - 4, &last, 4);
+    } else {
+        for (uint32_t i = 0; i < len; i++)
+            out[i] = bytes[i];
+    }
     return out + len;
 }
 
@@ -61,7 +81,8 @@ uint8_t *midge_encode_frame(uint8_t *out, const struct midge_frame *frame)
 
     if (frame->header_text.len > 0)
         *out++ = 'H';
-    out = put_bytes(out, "MSG ", 4);
+    memcpy(out, "MSG ", 4);
+    out += 4;
     out = put_word(out, frame->subject);
     out = put_word(out, frame->sid);
     if (frame->reply.len > 0)
@@ -112,8 +133,8 @@ uint8_t *midge_encode_no_responders(uint8_t *out, struct midge_slice reply, stru
                                       .header_text = size_text,
                                       .size_text = size_text,
                                   });
-    out = put_bytes(out, NO_RESPONDERS_HEAD, sizeof(NO_RESPONDERS_HEAD) - 1);
+    out = put_slice(out, MIDGE_SLICE_LITERAL(NO_RESPONDERS_HEAD));
     out = put_slice(out, subject);
-    out = put_bytes(out, NO_RESPONDERS_TAIL, sizeof(NO_RESPONDERS_TAIL) - 1);
+    out = put_slice(out, MIDGE_SLICE_LITERAL(NO_RESPONDERS_TAIL));
     return put_crlf(out);
 }

@@ -403,15 +403,15 @@ static inline enum midge_status parse_pub(struct midge_parser *parser, struct mi
     if (total_len > parser->limits.payload_len_max)
         return MIDGE_E_PAYLOAD;
     op_init(op_out, (enum midge_op_kind)parser->verb);
-    op_out->subject = tokens[0];
+    op_out->subject = midge_slice_copy(&tokens[0]);
     op_out->line = line;
-    op_out->size_text = tokens[count - 1];
+    op_out->size_text = midge_slice_copy(&tokens[count - 1]);
     op_out->header_len = header_len;
     op_out->total_len = total_len;
     if (count > count_min)
-        op_out->reply = tokens[1];
+        op_out->reply = midge_slice_copy(&tokens[1]);
     if (headers)
-        op_out->header_text = tokens[count - 2];
+        op_out->header_text = midge_slice_copy(&tokens[count - 2]);
     attach_payload(parser, rest, op_out);
     return MIDGE_OK;
 }
