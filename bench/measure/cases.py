@@ -95,10 +95,10 @@ def make(sizes):
     for name, load, cpu_ms, share in loads(sizes):
         cases.append(Case(name, load, PLAIN, TUNED, seconds=0.2 + cpu_ms / 1000 / share))
     cases.append(Case("shards", ["pub", "--publishers", 8, "--subscribers", 8, "--warmup", 200, "--window",
-                                 1024, "--cpu-ms", sizes.cpu_ms],
+                                 1024, "--cpu-ms", 5 * sizes.cpu_ms],
                       ("midge-threads1", "midge-threads1-again", "midge-threads2",
                        "midge-threads2-again", "midge-threads2-tuned"), place="shards",
-                      seconds=0.4 + 2 * sizes.cpu_ms / 1000))
+                      seconds=0.4 + 5 * sizes.cpu_ms / 1000))
     cases.append(Case("conns", ["conns", "--connections", sizes.connections, "--idle-ms", sizes.idle_ms],
                       PLAIN, ("nats-lean",), seconds=0.3 + (sizes.idle_ms + sizes.connections / 4) / 1000))
     cases.append(Case("subs", ["subs", "--subscriptions", sizes.subscriptions, "--idle-ms",
