@@ -81,7 +81,8 @@ struct midge_balance {
 MIDGE_MUST_CHECK bool midge_balance_init(struct midge_balance *balance, uint64_t look_ns);
 void midge_balance_deinit(struct midge_balance *balance);
 
-/** Look, if it is time. Thread: shard. Cost: bounded by MIDGE_BALANCE_SLOTS, some 0.1 ms. */
+/** Look, if it is time. Thread: shard. Cost: a system call for each shard, and
+ * a cache line or two for each of at most MIDGE_BALANCE_SLOTS slots. */
 void midge_balance_look(struct midge_shard *shard);
 
 /** The shard for a connection that this one has just accepted. Thread: shard. */
