@@ -53,7 +53,7 @@ void midge_outbox_lock(struct midge_outbox *outbox)
             if (++pauses % LOCK_PAUSES == 0)
                 (void)sched_yield();
             else
-                __builtin_ia32_pause();
+                midge_cpu_pause();
         }
     }
 }

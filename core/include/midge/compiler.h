@@ -12,6 +12,17 @@
 #define MIDGE_LIKELY(x)    __builtin_expect(!!(x), 1)
 #define MIDGE_UNLIKELY(x)  __builtin_expect(!!(x), 0)
 
+/* Between two looks at what another core writes: leaves the pipeline to the other thread of this
+ * core. */
+static inline void midge_cpu_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /** Write one line with the failed expression to standard error and abort. Thread: any (lock-free).
  */
 MIDGE_COLD _Noreturn void midge_assert_fail(const char *expression, const char *file, int line);

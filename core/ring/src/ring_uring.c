@@ -435,15 +435,6 @@ static inline void flush(struct uring *uring, uint32_t pending)
         enter(uring, pending, 0, IORING_ENTER_GETEVENTS);
 }
 
-static inline void look_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /*
  * Watch from user space, first with pauses, then yielding the core between looks, since what we
  * wait for may want to run on it. A yield that takes long ran somebody else: the core is not ours
@@ -465,7 +456,7 @@ static enum midge_watch watch(struct uring *uring, uint64_t deadline_ns, uint64_
                 return MIDGE_WATCH_WORK;
             if (now_ns - begun_ns >= PAUSE_PHASE_NS)
                 break;
-            look_pause();
+            midge_cpu_pause();
         }
         if (now_ns - begun_ns >= PAUSE_PHASE_NS) {
             before_ns = midge_ring_os_now_ns(NULL);
