@@ -781,7 +781,8 @@ static uint64_t reclaim_deadline(const struct midge_shard *shard)
 
 static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
 {
-    uint64_t deadline_ns;
+    uint64_t deadline_ns = reclaim_deadline(shard);
+    uint64_t timer_ns;
 
     if (!may_wait || shard->settle_soon || shard->dirty.count > 0 || shard->purging != NULL ||
         shard->look_at_paused || shard->look_at_memory ||
@@ -791,9 +792,9 @@ static uint64_t wait_deadline(const struct midge_shard *shard, bool may_wait)
     /* The grace period of the last connection may just have ended: no event is left to wait for. */
     if (MIDGE_UNLIKELY(shard->stop_seen) && midge_shard_is_idle(shard))
         return 0;
-    deadline_ns = midge_timers_next_ns(&shard->timers);
-    if (reclaim_deadline(shard) < deadline_ns)
-        deadline_ns = reclaim_deadline(shard);
+    timer_ns = midge_timers_next_ns(&shard->timers);
+    if (timer_ns < deadline_ns)
+        deadline_ns = timer_ns;
     if (shard->trim_at_ns < deadline_ns)
         deadline_ns = shard->trim_at_ns;
     return shard->accept_at_ns < deadline_ns ? shard->accept_at_ns : deadline_ns;
