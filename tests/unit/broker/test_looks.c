@@ -100,6 +100,13 @@ static struct pair join_pair(const char *subject)
     return pair;
 }
 
+/* Pairs with subjects of their own: "a", "b", … */
+static void join_pairs(struct pair *pairs, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        pairs[i] = join_pair((char[]){(char)('a' + i), '\0'});
+}
+
 /* So many looks, each after every pair has sent a message. */
 static void talk(const struct pair *pairs, uint32_t count, uint32_t looks)
 {
@@ -118,8 +125,7 @@ Test(looks, a_busy_shard_gives_half_of_the_pairs_away_and_no_half_pair)
     uint32_t moved = 0;
 
     set_up();
-    for (uint32_t i = 0; i < 4; i++)
-        pairs[i] = join_pair((const char *[]){"a", "b", "c", "d"}[i]);
+    join_pairs(pairs, 4);
     set_shares(950, 0, 0, 1000);
     talk(pairs, 4, 3);
     for (uint32_t i = 0; i < 4; i++)
@@ -139,8 +145,7 @@ Test(looks, without_an_idle_core_nobody_moves)
     struct pair pairs[2];
 
     set_up();
-    pairs[0] = join_pair("a");
-    pairs[1] = join_pair("b");
+    join_pairs(pairs, 2);
     set_shares(990, 0, 0, 400);
     talk(pairs, 2, 50);
     cr_assert_eq(place(pairs[0].publisher) + place(pairs[1].publisher), 0);
@@ -153,8 +158,7 @@ Test(looks, what_goes_goes_to_a_shard_in_use_that_has_room)
     uint32_t moved = 0;
 
     set_up();
-    for (uint32_t i = 0; i < 5; i++)
-        pairs[i] = join_pair((const char *[]){"a", "b", "c", "d", "e"}[i]);
+    join_pairs(pairs, 5);
     put(pairs[4].publisher, 2);
     put(pairs[4].subscriber, 2);
     set_shares(950, 0, 450, 1000);
@@ -205,8 +209,7 @@ Test(looks, of_two_partners_only_one_moves)
         struct pair others[4]; /* have most of the first shard's time */
 
         set_up();
-        for (uint32_t k = 0; k < 4; k++)
-            others[k] = join_pair((const char *[]){"a", "b", "c", "d"}[k]);
+        join_pairs(others, 4);
         requester = midge_rig_join(&rig, "SUB reply 1\r\n");
         responder = midge_rig_join(&rig, "SUB ask 1\r\n");
         put(responder, 1);
@@ -270,8 +273,7 @@ Test(looks, a_busy_first_shard_gives_new_connections_to_the_least_busy_one_in_us
     uint32_t late;
 
     set_up();
-    pairs[0] = join_pair("a");
-    pairs[1] = join_pair("b");
+    join_pairs(pairs, 2);
     put(pairs[1].publisher, 2);
     put(pairs[1].subscriber, 2);
     set_shares(990, 0, 850, 0);
