@@ -22,8 +22,9 @@
  * from accept events. Descriptors of the simulated ring are numbers of its own.
  *
  * Thread: shard, except midge_ring_try_send(), midge_ring_doorbell() and midge_ring_busy_ns(),
- * which are any (lock-free). Source: io_uring_setup(2), io_uring_enter(2), io_uring_prep_recv(3),
- * io_uring_cancelation(7).
+ * which are any (lock-free).
+ *
+ * Source: io_uring_setup(2), io_uring_enter(2), io_uring_prep_recv(3), io_uring_cancelation(7).
  */
 #ifndef MIDGE_RING_H
 #define MIDGE_RING_H
@@ -186,7 +187,7 @@ uint64_t midge_ring_random(struct midge_ring *ring);
 uint64_t midge_ring_busy_ns(struct midge_ring *ring);
 
 /** Time that the cores of this process were idle, summed over them; where that is not known, as if
- * one of them were always idle. Cost: opens and reads a file of /proc, some 0.1 ms. */
+ * one of them were always idle. Cost: opens and reads a file of /proc. */
 uint64_t midge_ring_idle_ns(struct midge_ring *ring);
 
 /* Who is at the other end. */
