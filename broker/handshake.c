@@ -100,7 +100,7 @@ void midge_handshake_connect(struct midge_shard *shard, struct midge_conn *conn,
     if (conn->options.protocol < 0 || conn->options.protocol > 1)
         midge_conn_close(shard, conn, MIDGE_E_PROTOCOL);
     else if (conn->no_responders && !conn->parser.limits.headers)
-        midge_conn_close(shard, conn, MIDGE_E_NO_RESPONDERS);
+        midge_conn_close(shard, conn, MIDGE_E_NEEDS_HEADERS);
     else if (conn->verbose)
         (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("+OK\r\n"));
     if (conn->state == MIDGE_CONN_OPEN)

@@ -188,7 +188,7 @@ static const char *reason_of(enum midge_status status)
         return "Authentication Timeout";
     case MIDGE_E_PROTOCOL:
         return "Bad Client Protocol Version";
-    case MIDGE_E_NO_RESPONDERS:
+    case MIDGE_E_NEEDS_HEADERS:
         return "No Responders Requires Headers";
     case MIDGE_E_MAX_CONNECTIONS:
         return "Maximum Connections Exceeded";
@@ -216,6 +216,15 @@ static const char *reason_of(enum midge_status status)
     case MIDGE_E_MAX_SUBS:
     case MIDGE_E_CONFIG:
     case MIDGE_E_SYSTEM:
+    case MIDGE_E_THREAD:
+    case MIDGE_E_TIMEOUT:
+    case MIDGE_E_NO_RESPONDERS:
+    case MIDGE_E_DISCONNECTED:
+    case MIDGE_E_NO_SERVERS:
+    case MIDGE_E_CLOSED:
+    case MIDGE_E_SUB_ENDED:
+    case MIDGE_E_TLS:
+    case MIDGE_E_PERMISSION:
     case MIDGE_OK:
     case MIDGE_AGAIN:
     case MIDGE_FULL:

@@ -1140,7 +1140,7 @@ static bool on_connect(struct midge_ref *ref, struct ref_conn *conn, struct midg
     if (conn->connect.protocol < 0 || conn->connect.protocol > 1)
         return close_conn(ref, conn, MIDGE_E_PROTOCOL);
     if (conn->no_responders && !conn->headers)
-        return close_conn(ref, conn, MIDGE_E_NO_RESPONDERS);
+        return close_conn(ref, conn, MIDGE_E_NEEDS_HEADERS);
     return !conn->verbose || append_text(ref, conn, "+OK\r\n");
 }
 

@@ -1,5 +1,6 @@
 /*
- * A borrowed view of bytes. Never owns, never NUL-terminated.
+ * A borrowed view of bytes. Never owns, never NUL-terminated. Part of the client library's
+ * interface, so it is C++ as well.
  *
  * Thread: constant after init (a value; what it points at belongs to somebody else).
  */
@@ -15,13 +16,16 @@ struct midge_slice {
     uint32_t len;
 };
 
+/* C only. */
 #define MIDGE_SLICE_LITERAL(text)                                                                  \
     ((struct midge_slice){(const uint8_t *)("" text), (uint32_t)sizeof(text) - 1})
 
 /* A view of `len` bytes at `base`. */
 static inline struct midge_slice midge_slice_make(const void *base, uint32_t len)
 {
-    return (struct midge_slice){(const uint8_t *)base, len};
+    const struct midge_slice slice = {(const uint8_t *)base, len};
+
+    return slice;
 }
 
 /* A copy, field by field: a copy of the whole right after the fields were written one by one waits
@@ -34,7 +38,7 @@ static inline struct midge_slice midge_slice_copy(const struct midge_slice *slic
 /* The bytes of a NUL-terminated string; for main, config, log and tests. */
 static inline struct midge_slice midge_slice_text(const char *text)
 {
-    return (struct midge_slice){(const uint8_t *)text, (uint32_t)strlen(text)};
+    return midge_slice_make(text, (uint32_t)strlen(text));
 }
 
 /* True if both have the same bytes. */

@@ -1,5 +1,6 @@
 /*
- * Outcomes: name, number, whether it ends the connection, and the text a client sees.
+ * Outcomes: name, number, whether it ends the connection, and the text a client sees. Broker and
+ * client library share them; numbers never change their meaning.
  *
  * Three kinds: 0 is success, > 0 is flow (normal, never logged), < 0 is an operating error, handled
  * by the first function that can act and returned unchanged by the others.
@@ -12,6 +13,11 @@
 #define MIDGE_STATUS_H
 
 #include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
 
 #define MIDGE_STATUS_TABLE(X)                                                                      \
     X(OK, 0, false, "")                                                                            \
@@ -26,7 +32,7 @@
     X(E_AUTH, -7, true, "Authorization Violation")                                                 \
     X(E_AUTH_TIMEOUT, -8, true, "Authentication Timeout")                                          \
     X(E_PROTOCOL, -9, true, "invalid client protocol")                                             \
-    X(E_NO_RESPONDERS, -10, true, "no responders requires headers support")                        \
+    X(E_NEEDS_HEADERS, -10, true, "no responders requires headers support")                        \
     X(E_MAX_CONNECTIONS, -11, true, "maximum connections exceeded")                                \
     X(E_MAX_SUBS, -12, false, "maximum subscriptions exceeded")                                    \
     X(E_STALE, -13, true, "Stale Connection")                                                      \
@@ -40,7 +46,16 @@
     X(E_SHUTDOWN, -21, true, "")                                                                   \
     X(E_MEMORY, -22, true, "") /* allocation failed or max_memory reached */                       \
     X(E_CONFIG, -23, false, "")                                                                    \
-    X(E_SYSTEM, -24, false, "") /* a system call failed; errno says why */
+    X(E_SYSTEM, -24, false, "")        /* a system call failed; errno says why */                  \
+    X(E_THREAD, -25, false, "")        /* client: another thread's, or the parent's after fork */  \
+    X(E_TIMEOUT, -26, false, "")       /* client: no answer in time */                             \
+    X(E_NO_RESPONDERS, -27, false, "") /* client: the server's 503 */                              \
+    X(E_DISCONNECTED, -28, false, "")  /* client: the connection was lost, or there is none */     \
+    X(E_NO_SERVERS, -29, false, "")    /* client: none could be reached */                         \
+    X(E_CLOSED, -30, false, "")        /* client: closed for good, or draining */                  \
+    X(E_SUB_ENDED, -31, false, "")     /* client: unsubscribed, its maximum reached, or drained */ \
+    X(E_TLS, -32, true, "")            /* handshake or certificate refused */                      \
+    X(E_PERMISSION, -33, false, "")    /* client: the server forbids the subject */
 
 enum midge_status {
 #define MIDGE_STATUS_ENUM(name, value, closes, text) MIDGE_##name = (value),
@@ -56,5 +71,10 @@ const char *midge_status_text(enum midge_status status);
 
 /** True if the status ends the connection. Thread: any (lock-free). */
 bool midge_status_closes(enum midge_status status);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -29,7 +29,7 @@ Test(status, texts_are_those_of_nats_server)
     expect_text(MIDGE_E_AUTH, "Authorization Violation", true);
     expect_text(MIDGE_E_AUTH_TIMEOUT, "Authentication Timeout", true);
     expect_text(MIDGE_E_PROTOCOL, "invalid client protocol", true);
-    expect_text(MIDGE_E_NO_RESPONDERS, "no responders requires headers support", true);
+    expect_text(MIDGE_E_NEEDS_HEADERS, "no responders requires headers support", true);
     expect_text(MIDGE_E_MAX_CONNECTIONS, "maximum connections exceeded", true);
     expect_text(MIDGE_E_MAX_SUBS, "maximum subscriptions exceeded", false);
     expect_text(MIDGE_E_STALE, "Stale Connection", true);
