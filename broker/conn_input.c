@@ -37,8 +37,10 @@ static void set_incoming(struct midge_conn *conn, struct midge_msg *msg)
 static void on_publish(struct midge_shard *shard, struct midge_conn *conn,
                        const struct midge_op *op)
 {
-    if (conn->pedantic && !midge_subject_is_literal(op->subject))
+    if (conn->pedantic && !midge_subject_is_literal(op->subject)) {
+        midge_dispatch_end_run(shard);
         midge_conn_send_err(shard, conn, midge_slice_text(midge_status_text(MIDGE_E_PUB_SUBJECT)));
+    }
     if (op->payload_whole) {
         midge_dispatch_publish(shard, conn, op);
         return;
@@ -85,6 +87,8 @@ static void on_op(struct midge_shard *shard, struct midge_conn *conn, const stru
 {
     if (MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
         midge_trace_op(shard, conn, op);
+    if (op->kind != MIDGE_OP_PUB && op->kind != MIDGE_OP_HPUB)
+        midge_dispatch_end_run(shard);
     switch (op->kind) {
     case MIDGE_OP_PUB:
     case MIDGE_OP_HPUB:
@@ -152,11 +156,13 @@ static struct midge_slice consume(struct midge_shard *shard, struct midge_conn *
         if (status == MIDGE_FULL)
             status = lend_line(shard, conn);
         if (status != MIDGE_OK) {
+            midge_dispatch_end_run(shard);
             midge_trace_parse_error(shard, conn, status);
             midge_conn_close(shard, conn, status);
             return midge_slice_make(NULL, 0);
         }
     }
+    midge_dispatch_end_run(shard);
     if (conn->in_ops != ops_before)
         conn->last_in_ns = shard->now_ns;
     conn->work += MIDGE_WORK_RECV + (conn->in_ops - ops_before);

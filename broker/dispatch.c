@@ -8,25 +8,21 @@
 #include "trace.h"
 #include "violation.h"
 
-/* One message on its way. All borrowed for the call. */
+/* Messages on their way, of one publisher and to one subject. All borrowed for the call. */
 struct publication {
     struct midge_conn *conn; /* the publisher */
     struct midge_slice subject;
-    struct midge_slice reply;
-    struct midge_slice header_text;
-    struct midge_slice size_text;
-    struct midge_slice body; /* headers and payload, without CRLF */
-    struct midge_msg *msg;   /* holds the body and its CRLF, or NULL */
-    uint32_t header_len;
-    uint32_t frame_len;       /* of the frame but for the sid, for subscribers with headers */
-    uint32_t plain_frame_len; /* … and without */
-    uint32_t plain_size_len;
-    uint8_t plain_size_text[MIDGE_DECIMAL_LEN_MAX]; /* for subscribers without headers */
-    struct midge_pause pause;                       /* recipients that are behind */
-    uint32_t appended;                              /* deliveries */
-    uint32_t behind;        /* of those to others, how many were left over the high mark */
-    uint32_t ahead;         /* … and how many were not */
-    uint64_t wait_until_ns; /* for one that is close to max_pending though it reads; 0 = for none */
+    const struct midge_run_msg *msgs;
+    uint32_t msg_count;
+    uint32_t room_len;        /* bytes that all of them need in one outbox, without sids */
+    uint64_t body_len;        /* of all of them */
+    struct midge_msg *holder; /* holds the body and its CRLF of a single one, or NULL */
+    struct midge_pause pause; /* recipients that are behind */
+    uint64_t appended;        /* deliveries */
+    uint64_t appended_bytes;  /* of headers and payload of those */
+    uint32_t behind;          /* recipients, but for the publisher, left over the high mark */
+    uint32_t ahead;           /* … and those that were not */
+    uint64_t wait_until_ns;   /* for one that is close to max_pending though it reads; 0 = none */
     struct midge_pause_target wait_target;
 };
 
@@ -38,40 +34,46 @@ enum outcome {
     OUTCOME_MEMORY,
 };
 
+/* What became of messages that one subscription was to get: `count` were appended, `body_len`
+ * bytes; then the first that was not had this outcome. */
+struct delivery {
+    uint32_t count;
+    uint64_t body_len;
+    enum outcome outcome; /* OUTCOME_APPENDED: none was refused */
+};
+
 /* What a subscriber gets to see: the frame but for its sid, and the part of the body that follows.
  */
-static struct midge_slice make_frame(const struct publication *pub, bool headers,
-                                     struct midge_frame *frame)
+static struct midge_slice make_frame(struct midge_slice subject, const struct midge_run_msg *msg,
+                                     bool headers, struct midge_frame *frame)
 {
-    frame->subject = midge_slice_copy(&pub->subject);
-    frame->reply = midge_slice_copy(&pub->reply);
+    frame->subject = subject;
+    frame->reply = midge_slice_copy(&msg->reply);
     frame->sid = midge_slice_make(NULL, 0);
-    if (pub->header_len == 0 || headers) {
-        frame->header_text = pub->header_len > 0 ? pub->header_text : midge_slice_make(NULL, 0);
-        frame->size_text = midge_slice_copy(&pub->size_text);
-        return midge_slice_copy(&pub->body);
+    if (msg->header_len == 0 || headers) {
+        frame->header_text = msg->header_len > 0 ? msg->header_text : midge_slice_make(NULL, 0);
+        frame->size_text = midge_slice_copy(&msg->size_text);
+        return midge_slice_copy(&msg->body);
     }
     frame->header_text = midge_slice_make(NULL, 0);
-    frame->size_text = midge_slice_make(pub->plain_size_text, pub->plain_size_len);
-    return midge_slice_make(pub->body.base + pub->header_len, pub->body.len - pub->header_len);
+    frame->size_text = midge_slice_make(msg->plain_size_text, msg->plain_size_len);
+    return midge_slice_make(msg->body.base + msg->header_len, msg->body.len - msg->header_len);
 }
 
 /* Both forms are measured once for all subscribers. */
-static void measure_frames(struct publication *pub)
+static void measure_frames(struct midge_slice subject, struct midge_run_msg *msg)
 {
     struct midge_frame frame;
 
-    pub->plain_size_len =
-        pub->header_len == 0
-            ? 0
-            : midge_encode_decimal(pub->plain_size_text, pub->body.len - pub->header_len);
-    (void)make_frame(pub, true, &frame);
-    pub->frame_len = midge_encode_frame_len(&frame);
-    pub->plain_frame_len = pub->frame_len;
-    if (pub->header_len == 0)
+    (void)make_frame(subject, msg, true, &frame);
+    msg->frame_len = midge_encode_frame_len(&frame);
+    msg->plain_frame_len = msg->frame_len;
+    if (msg->header_len == 0)
         return;
-    (void)make_frame(pub, false, &frame);
-    pub->plain_frame_len = midge_encode_frame_len(&frame);
+    msg->plain_size_len =
+        midge_encode_decimal(msg->plain_size_text, msg->body.len - msg->header_len);
+    (void)make_frame(subject, msg, false, &frame);
+    msg->plain_frame_len = midge_encode_frame_len(&frame);
 }
 
 /* Write one delivery. Under the outbox lock, after the checks. */
@@ -81,7 +83,7 @@ static void append_frame(struct midge_shard *shard, const struct publication *pu
 {
     uint8_t *at;
 
-    if (pub->msg == NULL) {
+    if (pub->holder == NULL) {
         at = midge_outbox_append(outbox, &shard->spares, frame_len + body.len + 2);
         at = midge_encode_frame(at, frame);
         memcpy(at, body.base, body.len);
@@ -89,7 +91,7 @@ static void append_frame(struct midge_shard *shard, const struct publication *pu
     } else {
         at = midge_outbox_append(outbox, &shard->spares, frame_len);
         (void)midge_encode_frame(at, frame);
-        midge_outbox_append_msg(outbox, &shard->spares, pub->msg,
+        midge_outbox_append_msg(outbox, &shard->spares, pub->holder,
                                 midge_slice_make(body.base, body.len + 2));
     }
     midge_outbox_count_msg(outbox, body.len);
@@ -122,7 +124,6 @@ static void note_fill(const struct midge_shard *shard, struct publication *pub,
     struct midge_outbox *outbox = &conn->outbox;
     struct midge_pause_target target = {conn->index, outbox->generation, 0};
 
-    pub->appended++;
     /* Nobody is held back for himself: a client may write all before it reads. */
     if (MIDGE_UNLIKELY(conn == pub->conn))
         return;
@@ -154,8 +155,8 @@ static void note_partners(struct midge_conn *from, struct midge_conn *to)
 }
 
 /* The one place where a subscription gets a message. Under the outbox lock. */
-static enum outcome deliver_locked(struct midge_shard *shard, struct publication *pub,
-                                   struct midge_sub *sub)
+static enum outcome append_locked(struct midge_shard *shard, const struct publication *pub,
+                                  const struct midge_run_msg *msg, struct midge_sub *sub)
 {
     struct midge_conn *conn = sub->conn;
     struct midge_outbox *outbox = &conn->outbox;
@@ -169,21 +170,41 @@ static enum outcome deliver_locked(struct midge_shard *shard, struct publication
         return OUTCOME_CLOSING;
     if (!sub->live || (conn == pub->conn && !conn->echo))
         return OUTCOME_NOT_A_TARGET;
-    body = make_frame(pub, outbox->headers, &frame);
+    body = make_frame(pub->subject, msg, outbox->headers, &frame);
     frame.sid = midge_sub_sid(sub);
-    frame_len = (outbox->headers ? pub->frame_len : pub->plain_frame_len) + frame.sid.len;
+    frame_len = (outbox->headers ? msg->frame_len : msg->plain_frame_len) + frame.sid.len;
     if (midge_outbox_is_over(outbox, (uint64_t)frame_len + body.len + 2)) {
         midge_shard_request_close(shard, conn, MIDGE_E_SLOW_PENDING);
         return OUTCOME_SLOW;
     }
-    if (MIDGE_UNLIKELY(!outbox->shared && midge_conn_owner(conn) != shard))
-        outbox->shared = true;
     append_frame(shard, pub, outbox, &frame, frame_len, body);
     count_delivery(shard, sub);
+    return OUTCOME_APPENDED;
+}
+
+/* Under the outbox lock. */
+static struct delivery deliver_locked(struct midge_shard *shard, struct publication *pub,
+                                      uint32_t first, uint32_t count, struct midge_sub *sub)
+{
+    struct delivery delivery = {0};
+    struct midge_conn *conn = sub->conn;
+
+    for (; delivery.count < count; delivery.count++) {
+        const struct midge_run_msg *msg = &pub->msgs[first + delivery.count];
+
+        delivery.outcome = append_locked(shard, pub, msg, sub);
+        if (delivery.outcome != OUTCOME_APPENDED)
+            break;
+        delivery.body_len += msg->body.len;
+    }
+    if (delivery.count == 0)
+        return delivery;
+    if (MIDGE_UNLIKELY(!conn->outbox.shared && midge_conn_owner(conn) != shard))
+        conn->outbox.shared = true;
     note_partners(pub->conn, conn);
     note_fill(shard, pub, conn);
     midge_shard_mark_dirty(shard, conn);
-    return OUTCOME_APPENDED;
+    return delivery;
 }
 
 static void trace_delivery(struct midge_shard *shard, const struct publication *pub,
@@ -192,7 +213,8 @@ static void trace_delivery(struct midge_shard *shard, const struct publication *
     struct midge_frame frame;
     uint8_t line[512];
 
-    (void)make_frame(pub, true, &frame);
+    MIDGE_ASSERT(pub->msg_count == 1);
+    (void)make_frame(pub->subject, pub->msgs, true, &frame);
     frame.sid = midge_sub_sid(sub);
     if (midge_encode_frame_len(&frame) > sizeof(line))
         return;
@@ -200,59 +222,73 @@ static void trace_delivery(struct midge_shard *shard, const struct publication *
     midge_trace_out(shard, sub->conn, midge_slice_make(line, midge_encode_frame_len(&frame) - 2));
 }
 
-static enum outcome deliver(struct midge_shard *shard, struct publication *pub,
-                            struct midge_sub *sub)
+/* Append messages of the publication in a row. */
+static struct delivery deliver(struct midge_shard *shard, struct publication *pub, uint32_t first,
+                               uint32_t count, struct midge_sub *sub)
 {
     struct midge_conn *conn = sub->conn;
+    struct delivery delivery = {.outcome = OUTCOME_MEMORY};
+
     /* Room for the longer form: whether the subscriber takes headers is known under the lock only.
      */
-    const uint32_t frame_len = pub->frame_len + midge_sub_sid(sub).len;
-    enum outcome outcome;
-
     if (MIDGE_UNLIKELY(!midge_spares_fill(&shard->spares, &shard->pool,
-                                          frame_len + (pub->msg == NULL ? pub->body.len + 2 : 0))))
-        return OUTCOME_MEMORY;
+                                          pub->room_len + count * midge_sub_sid(sub).len)))
+        return delivery;
     midge_outbox_lock(&conn->outbox);
-    outcome = deliver_locked(shard, pub, sub);
+    delivery = deliver_locked(shard, pub, first, count, sub);
     midge_outbox_unlock(&conn->outbox);
-    if (outcome == OUTCOME_APPENDED &&
-        MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
+    pub->appended += delivery.count;
+    pub->appended_bytes += delivery.body_len;
+    if (delivery.count > 0 && MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
         trace_delivery(shard, pub, sub);
-    return outcome;
+    return delivery;
 }
 
-/* Count what became of one matched target. */
-static void count_outcome(struct midge_shard *shard, enum outcome outcome, uint32_t body_len)
+/* Count targets that got nothing. */
+static void count_dropped(struct midge_stats *stats, enum outcome outcome, uint32_t count)
 {
-    struct midge_stats *stats = &shard->stats;
-
     switch (outcome) {
+    case OUTCOME_APPENDED:
     case OUTCOME_NOT_A_TARGET:
         return;
-    case OUTCOME_APPENDED:
-        midge_stats_add(&stats->out_msgs, 1);
-        midge_stats_add(&stats->out_bytes, body_len);
-        break;
     case OUTCOME_CLOSING:
-        midge_stats_add(&stats->dropped_closing, 1);
+        midge_stats_add(&stats->dropped_closing, count);
         break;
     case OUTCOME_SLOW:
-        midge_stats_add(&stats->dropped_slow, 1);
+        midge_stats_add(&stats->dropped_slow, count);
         break;
     case OUTCOME_MEMORY:
-        midge_stats_add(&stats->dropped_memory, 1);
+        midge_stats_add(&stats->dropped_memory, count);
         break;
     }
-    midge_stats_add(&stats->matched, 1);
+    midge_stats_add(&stats->matched, count);
+}
+
+/* Deliver to a plain subscription, and count what became of each message. */
+static void deliver_plain(struct midge_shard *shard, struct publication *pub, uint32_t first,
+                          uint32_t count, struct midge_sub *sub)
+{
+    const struct delivery delivery = deliver(shard, pub, first, count, sub);
+    uint32_t left = count - delivery.count;
+
+    if (MIDGE_LIKELY(left == 0))
+        return;
+    if (delivery.outcome == OUTCOME_SLOW) {
+        count_dropped(&shard->stats, OUTCOME_SLOW, 1);
+        /* It is closing from there on. */
+        count_dropped(&shard->stats, OUTCOME_CLOSING, left - 1);
+        return;
+    }
+    count_dropped(&shard->stats, delivery.outcome, left);
 }
 
 /* Deliver to one member: a uniform pick over all patterns, then around the group until one takes
  * it. */
-static void deliver_to_queue(struct midge_shard *shard, struct publication *pub,
+static void deliver_to_queue(struct midge_shard *shard, struct publication *pub, uint32_t msg_index,
                              const struct midge_match *match, const struct midge_queue_match *queue)
 {
     const struct midge_subset *sets = match->queue_sets + queue->set_first;
-    enum outcome result = OUTCOME_NOT_A_TARGET;
+    enum outcome dropped = OUTCOME_NOT_A_TARGET;
     uint32_t set_index = 0;
     uint32_t at;
 
@@ -261,20 +297,19 @@ static void deliver_to_queue(struct midge_shard *shard, struct publication *pub,
     while (at >= sets[set_index].count)
         at -= sets[set_index++].count;
     for (uint32_t tried = 0; tried < queue->member_count; tried++) {
-        const enum outcome outcome = deliver(shard, pub, sets[set_index].subs[at]);
+        const enum outcome outcome =
+            deliver(shard, pub, msg_index, 1, sets[set_index].subs[at]).outcome;
 
-        if (outcome == OUTCOME_APPENDED) {
-            result = outcome;
-            break;
-        }
+        if (outcome == OUTCOME_APPENDED)
+            return;
         if (outcome != OUTCOME_NOT_A_TARGET)
-            result = outcome;
+            dropped = outcome;
         if (++at == sets[set_index].count) {
             at = 0;
             set_index = set_index + 1 == queue->set_count ? 0 : set_index + 1;
         }
     }
-    count_outcome(shard, result, pub->body.len);
+    count_dropped(&shard->stats, dropped, 1);
 }
 
 /* Append the 503 if this is a plain subscription of the requester that is still there. */
@@ -283,7 +318,8 @@ static bool reply_no_responders(struct midge_shard *shard, const struct publicat
 {
     struct midge_conn *conn = pub->conn;
     const struct midge_slice sid = midge_sub_sid(sub);
-    const uint32_t len = midge_encode_no_responders_len(pub->reply, sid, pub->subject);
+    const struct midge_slice reply = pub->msgs->reply;
+    const uint32_t len = midge_encode_no_responders_len(reply, sid, pub->subject);
     bool appended = false;
 
     if (!midge_spares_fill(&shard->spares, &shard->pool, len))
@@ -292,7 +328,7 @@ static bool reply_no_responders(struct midge_shard *shard, const struct publicat
     if (conn->outbox.sub_generation == sub->generation && !conn->outbox.closing && sub->live &&
         !midge_outbox_is_over(&conn->outbox, len)) {
         (void)midge_encode_no_responders(midge_outbox_append(&conn->outbox, &shard->spares, len),
-                                         pub->reply, sid, pub->subject);
+                                         reply, sid, pub->subject);
         midge_shard_mark_dirty(shard, conn);
         appended = true;
     }
@@ -304,8 +340,9 @@ static bool reply_no_responders(struct midge_shard *shard, const struct publicat
 static void no_responders(struct midge_shard *shard, const struct publication *pub)
 {
     const struct midge_match *match =
-        midge_subindex_match(shard->reader, MIDGE_ACCOUNT_DEFAULT, pub->reply);
+        midge_subindex_match(shard->reader, MIDGE_ACCOUNT_DEFAULT, pub->msgs->reply);
 
+    MIDGE_ASSERT(pub->msg_count == 1);
     for (uint32_t set = 0; set < match->plain_set_count; set++) {
         for (uint32_t i = 0; i < match->plain_sets[set].count; i++) {
             struct midge_sub *sub = match->plain_sets[set].subs[i];
@@ -329,7 +366,7 @@ static bool has_prefix(struct midge_slice subject, const char *prefix)
 static bool is_refused(struct midge_shard *shard, const struct publication *pub)
 {
     const struct midge_slice subject = pub->subject;
-    const struct midge_slice reply = pub->reply;
+    const struct midge_slice reply = pub->msgs->reply;
 
     if (MIDGE_LIKELY(subject.base[0] != '_' && subject.base[0] != '$' &&
                      (reply.len == 0 || (reply.base[0] != '_' && reply.base[0] != '$'))))
@@ -350,20 +387,56 @@ static bool is_refused(struct midge_shard *shard, const struct publication *pub)
     return false;
 }
 
+static void deliver_some(struct midge_shard *shard, struct publication *pub, uint32_t first,
+                         uint32_t count, const struct midge_match *match)
+{
+    for (uint32_t set = 0; set < match->plain_set_count; set++) {
+        for (uint32_t i = 0; i < match->plain_sets[set].count; i++)
+            deliver_plain(shard, pub, first, count, match->plain_sets[set].subs[i]);
+    }
+    for (uint32_t queue = 0; queue < match->queue_count; queue++)
+        deliver_to_queue(shard, pub, first, match, &match->queues[queue]);
+}
+
+/* True if no connection gets two copies of a message: then it does not see whether the messages
+ * came to all targets one by one, or all of them to one target after the other. */
+static bool is_one_each(struct midge_shard *shard, const struct midge_match *match)
+{
+    if (match->queue_count > 0)
+        return false;
+    if (match->plain_set_count == 1 && match->plain_sets[0].count == 1)
+        return true;
+    shard->run_number++;
+    for (uint32_t set = 0; set < match->plain_set_count; set++) {
+        for (uint32_t i = 0; i < match->plain_sets[set].count; i++) {
+            uint64_t *mark = &shard->run_marks[match->plain_sets[set].subs[i]->conn->index];
+
+            if (*mark == shard->run_number)
+                return false;
+            *mark = shard->run_number;
+        }
+    }
+    return true;
+}
+
 static void deliver_to_all(struct midge_shard *shard, struct publication *pub)
 {
     const struct midge_match *match =
         midge_subindex_match(shard->reader, MIDGE_ACCOUNT_DEFAULT, pub->subject);
 
-    if (match->plain_set_count == 0 && match->queue_count == 0)
-        midge_stats_add(&shard->stats.no_interest, 1);
-    for (uint32_t set = 0; set < match->plain_set_count; set++) {
-        for (uint32_t i = 0; i < match->plain_sets[set].count; i++)
-            count_outcome(shard, deliver(shard, pub, match->plain_sets[set].subs[i]),
-                          pub->body.len);
+    if (match->plain_set_count == 0 && match->queue_count == 0) {
+        midge_stats_add(&shard->stats.no_interest, pub->msg_count);
+        return;
     }
-    for (uint32_t queue = 0; queue < match->queue_count; queue++)
-        deliver_to_queue(shard, pub, match, &match->queues[queue]);
+    if (pub->msg_count == 1 || is_one_each(shard, match)) {
+        deliver_some(shard, pub, 0, pub->msg_count, match);
+    } else {
+        for (uint32_t i = 0; i < pub->msg_count; i++)
+            deliver_some(shard, pub, i, 1, match);
+    }
+    midge_stats_add(&shard->stats.matched, pub->appended);
+    midge_stats_add(&shard->stats.out_msgs, pub->appended);
+    midge_stats_add(&shard->stats.out_bytes, pub->appended_bytes);
 }
 
 /* Read the publisher no further for now, if all its recipients are behind, or if one that keeps up
@@ -389,54 +462,147 @@ static void route(struct midge_shard *shard, struct publication *pub)
 {
     struct midge_conn *conn = pub->conn;
 
-    conn->in_ops++;
-    conn->in_msgs++;
-    conn->in_bytes += pub->body.len;
-    midge_stats_add(&shard->stats.in_msgs, 1);
-    midge_stats_add(&shard->stats.in_bytes, pub->body.len);
+    conn->in_ops += pub->msg_count;
+    conn->in_msgs += pub->msg_count;
+    conn->in_bytes += pub->body_len;
+    midge_stats_add(&shard->stats.in_msgs, pub->msg_count);
+    midge_stats_add(&shard->stats.in_bytes, pub->body_len);
     if (MIDGE_UNLIKELY(is_refused(shard, pub)))
         return;
     if (conn->verbose)
         (void)midge_conn_enqueue(shard, conn, MIDGE_SLICE_LITERAL("+OK\r\n"));
-    measure_frames(pub);
     pub->pause.target_count = 0;
     pub->pause.any = false;
     pub->appended = 0;
+    pub->appended_bytes = 0;
     pub->behind = 0;
     pub->ahead = 0;
     pub->wait_until_ns = 0;
     deliver_to_all(shard, pub);
-    conn->work += pub->appended + (1ull + pub->appended) * pub->body.len / MIDGE_WORK_BYTES;
-    if (pub->appended == 0 && pub->reply.len > 0 && conn->no_responders)
+    conn->work += pub->appended + (pub->body_len + pub->appended_bytes) / MIDGE_WORK_BYTES;
+    if (pub->appended == 0 && pub->msgs->reply.len > 0 && conn->no_responders)
         no_responders(shard, pub);
     if (MIDGE_UNLIKELY(pub->behind > 0) && !shard->config->no_fast_producer_stall)
         hold_back(shard, pub);
 }
 
-void midge_dispatch_publish_msg(struct midge_shard *shard, struct midge_conn *conn,
-                                struct midge_msg *msg)
+/* One message that is not part of a run. @param holder  holds the body, or NULL */
+static void route_one(struct midge_shard *shard, struct midge_conn *conn,
+                      struct midge_slice subject, struct midge_run_msg *msg,
+                      struct midge_msg *holder)
 {
     struct publication pub;
 
+    measure_frames(subject, msg);
+    pub.conn = conn;
+    pub.subject = subject;
+    pub.msgs = msg;
+    pub.msg_count = 1;
+    pub.room_len = msg->frame_len + (holder == NULL ? msg->body.len + 2 : 0);
+    pub.body_len = msg->body.len;
+    pub.holder = holder;
+    route(shard, &pub);
+}
+
+void midge_dispatch_end_run(struct midge_shard *shard)
+{
+    struct midge_run *run = &shard->run;
+    struct publication pub;
+
+    if (run->count == 0)
+        return;
+    pub.conn = run->conn;
+    pub.subject = midge_slice_copy(&run->subject);
+    pub.msgs = run->msgs;
+    pub.msg_count = run->count;
+    pub.room_len = run->room_len;
+    pub.body_len = run->body_len;
+    pub.holder = NULL;
+    run->count = 0;
+    route(shard, &pub);
+}
+
+static void set_msg(struct midge_run_msg *msg, const struct midge_op *op)
+{
+    msg->reply = midge_slice_copy(&op->reply);
+    msg->header_text = midge_slice_copy(&op->header_text);
+    msg->size_text = midge_slice_copy(&op->size_text);
+    msg->body = midge_slice_copy(&op->payload);
+    msg->header_len = op->header_len;
+}
+
+/* True if the message may wait for others to the same subject: nothing but its deliveries comes of
+ * it, and its bytes stay where they are. */
+static bool may_join(const struct midge_shard *shard, const struct midge_conn *conn,
+                     const struct midge_op *op)
+{
+    const uint8_t *line = conn->parser.line;
+
+    return op->reply.len == 0 && op->subject.base[0] != '_' && op->subject.base[0] != '$' &&
+           !conn->verbose && !midge_log_enabled(shard->log, MIDGE_LOG_TRACE) &&
+           (line == NULL || op->subject.base < line ||
+            op->subject.base >= line + conn->parser.line_cap);
+}
+
+static uint64_t room_max(const struct midge_shard *shard)
+{
+    const uint64_t part = shard->config->pending_bytes_max / MIDGE_RUN_PENDING_DIVISOR;
+
+    return part < MIDGE_COPY_LEN_MAX ? part : MIDGE_COPY_LEN_MAX;
+}
+
+/* Put the message into the run, behind those to the same subject. */
+static void join_run(struct midge_shard *shard, struct midge_conn *conn, const struct midge_op *op)
+{
+    struct midge_run *run = &shard->run;
+    struct midge_run_msg *msg;
+    uint32_t room_len;
+
+    if (run->count == MIDGE_RUN_MSGS_MAX ||
+        (run->count > 0 && !midge_slice_equal(run->subject, op->subject)))
+        midge_dispatch_end_run(shard);
+    msg = &run->msgs[run->count];
+    set_msg(msg, op);
+    measure_frames(op->subject, msg);
+    room_len = msg->frame_len + msg->body.len + 2;
+    if (run->count > 0 && run->room_len + room_len > room_max(shard)) {
+        midge_dispatch_end_run(shard);
+        run->msgs[0] = *msg;
+    }
+    if (run->count == 0) {
+        run->conn = conn;
+        run->subject = midge_slice_copy(&op->subject);
+        run->room_len = 0;
+        run->body_len = 0;
+    }
+    MIDGE_DEBUG_ASSERT(run->conn == conn);
+    run->room_len += room_len;
+    run->body_len += op->total_len;
+    run->count++;
+}
+
+void midge_dispatch_publish_msg(struct midge_shard *shard, struct midge_conn *conn,
+                                struct midge_msg *msg)
+{
+    struct midge_run_msg one = {
+        .reply = msg->reply,
+        .header_text = msg->header_text,
+        .size_text = msg->size_text,
+        .body = midge_slice_make(msg->body, msg->total_len),
+        .header_len = msg->header_len,
+    };
+
     MIDGE_ASSERT(msg->filled_len == msg->total_len);
 
-    pub.conn = conn;
-    pub.subject = msg->subject;
-    pub.reply = msg->reply;
-    pub.header_text = msg->header_text;
-    pub.size_text = msg->size_text;
-    pub.body = midge_slice_make(msg->body, msg->total_len);
-    pub.msg = msg->total_len > MIDGE_COPY_LEN_MAX ? msg : NULL;
-    pub.header_len = msg->header_len;
     if (MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
-        midge_trace_payload(shard, conn, pub.body);
-    route(shard, &pub);
+        midge_trace_payload(shard, conn, one.body);
+    route_one(shard, conn, msg->subject, &one, msg->total_len > MIDGE_COPY_LEN_MAX ? msg : NULL);
 }
 
 void midge_dispatch_publish(struct midge_shard *shard, struct midge_conn *conn,
                             const struct midge_op *op)
 {
-    struct publication pub;
+    struct midge_run_msg one;
 
     MIDGE_ASSERT(op->payload_whole);
     MIDGE_ASSERT(op->payload.len == op->total_len);
@@ -444,6 +610,7 @@ void midge_dispatch_publish(struct midge_shard *shard, struct midge_conn *conn,
     if (op->total_len > MIDGE_COPY_LEN_MAX) {
         struct midge_msg *msg = midge_msg_create(&shard->pool, op);
 
+        midge_dispatch_end_run(shard);
         if (msg == NULL) {
             midge_conn_close(shard, conn, MIDGE_E_MEMORY);
             return;
@@ -453,13 +620,11 @@ void midge_dispatch_publish(struct midge_shard *shard, struct midge_conn *conn,
         midge_msg_release(msg, &shard->pool);
         return;
     }
-    pub.conn = conn;
-    pub.subject = midge_slice_copy(&op->subject);
-    pub.reply = midge_slice_copy(&op->reply);
-    pub.header_text = midge_slice_copy(&op->header_text);
-    pub.size_text = midge_slice_copy(&op->size_text);
-    pub.body = midge_slice_copy(&op->payload);
-    pub.msg = NULL;
-    pub.header_len = op->header_len;
-    route(shard, &pub);
+    if (MIDGE_LIKELY(may_join(shard, conn, op))) {
+        join_run(shard, conn, op);
+        return;
+    }
+    midge_dispatch_end_run(shard);
+    set_msg(&one, op);
+    route_one(shard, conn, op->subject, &one, NULL);
 }

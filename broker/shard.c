@@ -868,6 +868,8 @@ static void free_lists(struct midge_shard *shard)
 {
     if (shard->dirty_turns != NULL)
         (void)munmap(shard->dirty_turns, shard->broker->conn_cap * sizeof(*shard->dirty_turns));
+    if (shard->run_marks != NULL)
+        (void)munmap(shard->run_marks, shard->broker->conn_cap * sizeof(*shard->run_marks));
     midge_balance_deinit(&shard->balance);
     list_deinit(&shard->dirty);
     list_deinit(&shard->submitted);
@@ -893,7 +895,9 @@ struct midge_shard *midge_shard_create(struct midge_broker *broker, uint16_t ind
                                       ? POOL_KEEP_BYTES / broker->shard_count
                                       : POOL_KEEP_BYTES_MIN);
     shard->dirty_turns = map_array(broker->conn_cap * sizeof(*shard->dirty_turns));
-    if (shard->dirty_turns == NULL || !midge_balance_init(&shard->balance, broker->look_ns) ||
+    shard->run_marks = map_array(broker->conn_cap * sizeof(*shard->run_marks));
+    if (shard->dirty_turns == NULL || shard->run_marks == NULL ||
+        !midge_balance_init(&shard->balance, broker->look_ns) ||
         !list_init(&shard->dirty, broker->conn_cap) ||
         !list_init(&shard->submitted, broker->conn_cap) ||
         !list_init(&shard->rearm, broker->conn_cap))

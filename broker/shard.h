@@ -16,6 +16,7 @@
 #include "balance.h"
 #include "broker.h"
 #include "conn.h"
+#include "dispatch.h"
 #include "log.h"
 #include "midge/pool.h"
 #include "midge/reclaim.h"
@@ -67,6 +68,9 @@ struct midge_shard {
     bool settle_soon; /* the next wait must not sleep: the result of a silent send is needed */
     struct midge_pool pool;
     struct midge_spares spares;
+    struct midge_run run;         /* messages that are delivered together */
+    uint64_t run_number;          /* of the run that was looked at last for connections met twice */
+    uint64_t *run_marks;          /* by slot: the run in which it was met last */
     struct midge_conn_list dirty; /* got output in this turn, of whichever shard they are */
     uint64_t *dirty_turns;        /* by slot: the turn that put it on that list last */
     uint32_t

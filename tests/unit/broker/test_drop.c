@@ -86,6 +86,7 @@ static void publish(struct midge_rig *rig, struct midge_conn *conn)
             .payload_whole = true};
 
         midge_dispatch_publish(rig->shard, conn, &op);
+        midge_dispatch_end_run(rig->shard);
     }
 }
 
