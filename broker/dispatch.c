@@ -558,9 +558,12 @@ static void join_run(struct midge_shard *shard, struct midge_conn *conn, const s
     struct midge_run_msg *msg;
     uint32_t room_len;
 
-    if (run->count == MIDGE_RUN_MSGS_MAX ||
-        (run->count > 0 && !midge_slice_equal(run->subject, op->subject)))
+    if (run->count > 0 && !midge_slice_equal(run->subject, op->subject)) {
+        midge_subindex_expect(shard->reader, MIDGE_ACCOUNT_DEFAULT, op->subject);
         midge_dispatch_end_run(shard);
+    } else if (run->count == MIDGE_RUN_MSGS_MAX) {
+        midge_dispatch_end_run(shard);
+    }
     msg = &run->msgs[run->count];
     set_msg(msg, op);
     measure_frames(op->subject, msg);

@@ -337,7 +337,7 @@ static const struct midge_match *match_uncached(struct midge_subindex_reader *re
     const uintptr_t account_key = midge_account_key(lookup->account);
     struct midge_subindex_record *record;
 
-    midge_table_prefetch(&midge_part_of(index, lookup->hash)->literals, lookup->hash);
+    midge_table_prefetch_object(&midge_part_of(index, lookup->hash)->literals, lookup->hash);
     lookup->first_token = midge_trie_first_token(lookup->subject);
     lookup->first_token_hash = midge_subindex_hash_token(index, lookup->first_token);
     lookup->first_hash = midge_edge_hash(lookup->first_token_hash, account_key);
@@ -374,6 +374,15 @@ const struct midge_match *midge_subindex_match(struct midge_subindex_reader *rea
         midge_match_cache_skip(reader->cache);
     }
     return match_uncached(reader, &lookup, cacheable);
+}
+
+void midge_subindex_expect(struct midge_subindex_reader *reader, uint32_t account,
+                           struct midge_slice subject)
+{
+    const uint64_t hash = midge_subindex_hash_subject(reader->index, account, subject);
+
+    midge_match_cache_prefetch(reader->cache, hash);
+    midge_table_prefetch(&midge_part_of(reader->index, hash)->literals, hash);
 }
 
 uint64_t midge_subindex_bytes(const struct midge_subindex *index)

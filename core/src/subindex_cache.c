@@ -151,6 +151,11 @@ const struct midge_match *midge_match_cache_get(struct midge_match_cache *cache,
     return NULL;
 }
 
+void midge_match_cache_prefetch(const struct midge_match_cache *cache, uint64_t hash)
+{
+    __builtin_prefetch(cache->hashes[line_of(hash)]);
+}
+
 void midge_match_cache_begin(struct midge_match_cache *cache, const struct midge_subindex *index,
                              const struct midge_lookup *lookup)
 {

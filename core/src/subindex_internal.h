@@ -264,6 +264,27 @@ static inline void midge_table_prefetch(struct midge_table *_Atomic *table_at, u
         &table->slots[midge_table_home(table, midge_table_tag(hash)) & table->slot_mask]);
 }
 
+/* Have the object on its way that a find will look at first. Where the slot is not at hand either,
+ * the processor goes on meanwhile. */
+static inline void midge_table_prefetch_object(struct midge_table *_Atomic *table_at, uint64_t hash)
+{
+    /* Acquire pairs with the release in table_rebuild(). */
+    struct midge_table *table = atomic_load_explicit(table_at, memory_order_acquire);
+    const uint64_t tag = midge_table_tag(hash);
+
+    for (uint64_t i = midge_table_home(table, tag);; i++) {
+        const uint64_t slot =
+            atomic_load_explicit(&table->slots[i & table->slot_mask], memory_order_relaxed);
+
+        if (slot == 0)
+            return;
+        if ((slot ^ tag) >> (64 - MIDGE_TABLE_PLACE_BITS) == 0) {
+            __builtin_prefetch(midge_table_object(slot));
+            return;
+        }
+    }
+}
+
 /** @return owned, empty, of the smallest size; or NULL */
 struct midge_table *midge_table_create(struct midge_subindex_part *part);
 void midge_table_destroy(struct midge_subindex_part *part, struct midge_table *table);
@@ -433,6 +454,8 @@ void midge_match_cache_destroy(struct midge_match_cache *cache);
 const struct midge_match *midge_match_cache_get(struct midge_match_cache *cache, uint32_t account,
                                                 struct midge_slice subject, uint64_t hash);
 /** Note the generations, before the match looks at anything. */
+/** Have what a get looks at first on its way. */
+void midge_match_cache_prefetch(const struct midge_match_cache *cache, uint64_t hash);
 void midge_match_cache_begin(struct midge_match_cache *cache, const struct midge_subindex *index,
                              const struct midge_lookup *lookup);
 /** Keep the result if the subject is met for the second time. */

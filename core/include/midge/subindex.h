@@ -130,6 +130,15 @@ struct midge_slice midge_subindex_subject(const struct midge_subindex_record *re
 const struct midge_match *midge_subindex_match(struct midge_subindex_reader *reader,
                                                uint32_t account, struct midge_slice subject);
 
+/**
+ * A match of this subject will come soon: have what it looks at first on its way to the processor's
+ * cache. Changes nothing but time.
+ *
+ * Thread: shard (the reader's), online. Cost: one hash.
+ */
+void midge_subindex_expect(struct midge_subindex_reader *reader, uint32_t account,
+                           struct midge_slice subject);
+
 /** Thread: any (lock-free). */
 void midge_subindex_counts(const struct midge_subindex *index,
                            struct midge_subindex_counts *counts_out);
