@@ -111,6 +111,8 @@ void midge_subscribe_sub(struct midge_shard *shard, struct midge_conn *conn,
     midge_conn_remove_expired(shard, conn);
     if (!is_allowed(shard, conn, op))
         return;
+    /* The index is reached while the table of sids is looked at. */
+    midge_subindex_expect(shard->reader, MIDGE_ACCOUNT_DEFAULT, op->subject);
     if (midge_sub_table_find(&conn->subs, shard->broker->seed, op->sid) == NULL) {
         const enum midge_status status = add_sub(shard, conn, op);
 
