@@ -39,8 +39,8 @@
 #define RECLAIM_TURNS   8u
 #define RECLAIM_WAIT_NS 100000u
 
-/* A budget of 0 is tried again after so many turns, in case the load has become such that watching
- * pays. */
+/* A budget of 0 is tried again after so many turns that brought few messages, in case the load has
+ * become such that watching pays. */
 #define SPIN_PROBE_TURNS 256u
 
 /* A turn that brought more messages than this shares one wake-up among them: the next one need not
@@ -739,7 +739,7 @@ static void flush_dirty(struct midge_shard *shard)
 
 /* Ski rental: watching costs at most what a wake-up costs. Halved while it brings nothing, or many
  * messages at once, down to 0; restored when it brings few; tried again from time to time while
- * there is work. */
+ * there is work that brings few. */
 static void adapt_spin(struct midge_shard *shard, bool found)
 {
     const uint64_t in_msgs = midge_stats_read(&shard->stats.in_msgs);
@@ -750,7 +750,7 @@ static void adapt_spin(struct midge_shard *shard, bool found)
     if (shard->spin_ns_max == 0)
         return;
     if (shard->spin_ns == 0) {
-        if (found && shard->spin_probe-- == 0)
+        if (found && !many && shard->spin_probe-- == 0)
             shard->spin_ns = shard->spin_ns_max;
         return;
     }

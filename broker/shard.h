@@ -95,7 +95,7 @@ struct midge_shard {
     uint64_t spin_ns_max;
     uint64_t spins;      /* of the ring, as seen last */
     uint64_t spin_hits;  /* likewise */
-    uint32_t spin_probe; /* turns until a budget of 0 is tried again */
+    uint32_t spin_probe; /* turns with few messages until a budget of 0 is tried again */
     uint64_t spin_msgs;  /* in_msgs, as seen last */
     struct midge_log_limit accept_limit;
     struct midge_log_limit slow_limit;

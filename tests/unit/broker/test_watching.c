@@ -103,6 +103,35 @@ Test(watching, many_messages_in_a_turn_halve_the_budget_and_few_restore_it)
     midge_rig_stop(&rig);
 }
 
+/* Turns with events until the budget is back. @param messages  in each of them. @return turns */
+static uint32_t turns_until_tried_again(uint32_t messages)
+{
+    struct midge_rig rig;
+    uint32_t peer;
+    uint32_t turns;
+
+    set_up(&rig);
+    peer = midge_rig_join(&rig, "PING\r\n");
+    midge_shard_set_spin(rig.shard, BUDGET_NS);
+    rig.shard->spin_ns = 0;
+    for (turns = 0; turns < 2000 && rig.shard->spin_ns == 0; turns++) {
+        const uint64_t before = rig.shard->stats.in_msgs;
+
+        for (uint32_t i = 0; i < messages; i++)
+            (void)midge_sim_peer_write(rig.sim, peer, MIDGE_SLICE_LITERAL("PUB a 2\r\nhi\r\n"));
+        while (rig.shard->stats.in_msgs == before)
+            midge_shard_turn(rig.shard, false);
+    }
+    midge_rig_stop(&rig);
+    return turns;
+}
+
+Test(watching, is_tried_again_after_turns_that_brought_few_messages_only)
+{
+    cr_assert_leq(turns_until_tried_again(2), 300);
+    cr_assert_eq(turns_until_tried_again(8), 2000, "to watch between bursts was tried");
+}
+
 /* A shard that has lost its core in the middle of a turn. */
 Test(watching, a_shard_that_another_one_keeps_from_freeing_does_not_turn_without_pause)
 {
