@@ -94,10 +94,12 @@ def make(sizes):
     cases = list(trips(sizes))
     for name, load, cpu_ms, share in loads(sizes):
         cases.append(Case(name, load, PLAIN, TUNED, seconds=0.2 + cpu_ms / 1000 / share))
-    cases.append(Case("shards", ["pub", "--publishers", 8, "--subscribers", 8, "--warmup", 200, "--window",
-                                 1024, "--cpu-ms", 5 * sizes.cpu_ms],
-                      ("midge-threads1", "midge-threads1-again", "midge-threads2",
-                       "midge-threads2-again", "midge-threads2-tuned"), place="shards",
+    eight = ["pub", "--publishers", 8, "--subscribers", 8, "--warmup", 200, "--window", 1024, "--cpu-ms"]
+    threads = ("midge-threads1", "midge-threads1-again", "midge-threads2", "midge-threads2-again")
+    cases.append(Case("shards", [*eight, 2 * sizes.cpu_ms], threads,
+                      seconds=0.4 + 2 * sizes.cpu_ms / 1000 / 0.4))
+    cases.append(Case("all-shards", [*eight, 5 * sizes.cpu_ms],
+                      (*threads, "midge-threads1-tuned", "midge-threads2-tuned"), place="shards",
                       seconds=0.4 + 5 * sizes.cpu_ms / 1000))
     cases.append(Case("conns", ["conns", "--connections", sizes.connections, "--idle-ms", sizes.idle_ms],
                       PLAIN, ("nats-lean",), seconds=0.3 + (sizes.idle_ms + sizes.connections / 4) / 1000))
@@ -182,8 +184,10 @@ def spread_rows():
     for text, case, _ in CPU_ROWS:
         found.append(Row(text, f"all-{case}", "cpu_ns"))
     return found + [
-        Row("two shards, 8 publishers to 8 subscribers: CPU per message", "shards", "cpu_ns",
-            subject="midge-threads2", again=("midge-threads2", "midge-threads2-again"),
-            still="midge-threads2-tuned"),
+        Row("8 publishers to 8 subscribers, one shard: CPU per message", "all-shards", "cpu_ns",
+            subject="midge-threads1", again=("midge-threads1", "midge-threads1-again"),
+            still="midge-threads1-tuned"),
+        Row("same, two shards", "all-shards", "cpu_ns", subject="midge-threads2",
+            again=("midge-threads2", "midge-threads2-again"), still="midge-threads2-tuned"),
         Row("idle broker: share of a core", "idle", "cpu_share"),
     ]
