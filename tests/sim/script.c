@@ -216,6 +216,27 @@ static void say_pub(struct midge_script *script, struct midge_script_peer *peer)
     }
 }
 
+/* Messages to one subject in a row, more of them than go into one run of the broker's now and then.
+ */
+static void say_pubs(struct midge_script *script, struct midge_script_peer *peer)
+{
+    static const char header[] = "NATS/1.0\r\n\r\n";
+    const char *subject = a_literal(script);
+    uint64_t left = 2 + below(script, once_in(script, 4) ? 100 : 8);
+
+    for (; left > 0; left--) {
+        const uint32_t header_len = peer->headers && once_in(script, 8) ? sizeof(header) - 1 : 0;
+        const uint32_t len = (uint32_t)(12 + below(script, once_in(script, 20) ? 1500 : 30));
+
+        peer->seq++;
+        if (header_len > 0)
+            say_line(peer, "HPUB %s %u %u\r\n%s", subject, header_len, header_len + len, header);
+        else
+            say_line(peer, "PUB %s %s%u\r\n", subject, once_in(script, 30) ? "r.x " : "", len);
+        say_body(peer, len);
+    }
+}
+
 /* A request that often finds nobody. */
 static void say_request(struct midge_script *script, struct midge_script_peer *peer)
 {
@@ -275,8 +296,10 @@ static void speak(struct midge_script *script, struct midge_script_peer *peer)
 
     if (peer->fin || peer->out_len - peer->out_off > OUT_BYTES_MAX)
         return;
-    if (choice < 50)
+    if (choice < 46)
         say_pub(script, peer);
+    else if (choice < 50)
+        say_pubs(script, peer);
     else if (choice < 70)
         say_sub(script, peer);
     else if (choice < 77)
