@@ -26,6 +26,7 @@ def parser(doc, marker, rounds):
 
 def write_json(arguments, content):
     if arguments.json:
+        os.makedirs(os.path.dirname(os.path.abspath(arguments.json)), exist_ok=True)
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
             file.write("\n")
