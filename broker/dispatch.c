@@ -208,13 +208,12 @@ static struct delivery deliver_locked(struct midge_shard *shard, struct publicat
 }
 
 static void trace_delivery(struct midge_shard *shard, const struct publication *pub,
-                           const struct midge_sub *sub)
+                           const struct midge_run_msg *msg, const struct midge_sub *sub)
 {
     struct midge_frame frame;
     uint8_t line[512];
 
-    MIDGE_ASSERT(pub->msg_count == 1);
-    (void)make_frame(pub->subject, pub->msgs, true, &frame);
+    (void)make_frame(pub->subject, msg, true, &frame);
     frame.sid = midge_sub_sid(sub);
     if (midge_encode_frame_len(&frame) > sizeof(line))
         return;
@@ -239,8 +238,10 @@ static struct delivery deliver(struct midge_shard *shard, struct publication *pu
     midge_outbox_unlock(&conn->outbox);
     pub->appended += delivery.count;
     pub->appended_bytes += delivery.body_len;
-    if (delivery.count > 0 && MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE)))
-        trace_delivery(shard, pub, sub);
+    if (MIDGE_UNLIKELY(midge_log_enabled(shard->log, MIDGE_LOG_TRACE))) {
+        for (uint32_t i = 0; i < delivery.count; i++)
+            trace_delivery(shard, pub, &pub->msgs[first + i], sub);
+    }
     return delivery;
 }
 
@@ -398,20 +399,20 @@ static void deliver_some(struct midge_shard *shard, struct publication *pub, uin
         deliver_to_queue(shard, pub, first, match, &match->queues[queue]);
 }
 
-/* True if no connection gets two copies of a message: then it does not see whether the messages
- * came to all targets one by one, or all of them to one target after the other. */
-static bool is_one_each(struct midge_shard *shard, const struct midge_match *match)
+/* True if every target may take all messages before the next target gets any. No connection gets
+ * two copies of a message then, so it does not see the difference. And no sid is so long that 64 of
+ * them were much to write under a lock. */
+static bool may_take_runs(struct midge_shard *shard, const struct midge_match *match)
 {
     if (match->queue_count > 0)
         return false;
-    if (match->plain_set_count == 1 && match->plain_sets[0].count == 1)
-        return true;
     shard->run_number++;
     for (uint32_t set = 0; set < match->plain_set_count; set++) {
         for (uint32_t i = 0; i < match->plain_sets[set].count; i++) {
-            uint64_t *mark = &shard->run_marks[match->plain_sets[set].subs[i]->conn->index];
+            const struct midge_sub *sub = match->plain_sets[set].subs[i];
+            uint64_t *mark = &shard->run_marks[sub->conn->index];
 
-            if (*mark == shard->run_number)
+            if (*mark == shard->run_number || midge_sub_sid(sub).len > MIDGE_RUN_SID_LEN_MAX)
                 return false;
             *mark = shard->run_number;
         }
@@ -428,7 +429,7 @@ static void deliver_to_all(struct midge_shard *shard, struct publication *pub)
         midge_stats_add(&shard->stats.no_interest, pub->msg_count);
         return;
     }
-    if (pub->msg_count == 1 || is_one_each(shard, match)) {
+    if (pub->msg_count == 1 || may_take_runs(shard, match)) {
         deliver_some(shard, pub, 0, pub->msg_count, match);
     } else {
         for (uint32_t i = 0; i < pub->msg_count; i++)

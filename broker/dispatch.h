@@ -7,7 +7,8 @@
  * Messages of one publisher to one subject that follow each other in the receive buffer make a
  * *run*: they are matched once, and each target takes all of them under one lock. Nobody can tell:
  * whatever else the publisher sends ends the run first, and where one connection would get two
- * copies of a message, or a queue group one, the messages go one after the other.
+ * copies of a message, or a queue group one, the messages go one after the other. So they do where
+ * a sid is very long.
  *
  * Thread: shard (the publisher's owner).
  */
@@ -28,6 +29,9 @@ struct midge_shard;
 /* Frames and bodies of a run take at most this part of max_pending, and MIDGE_COPY_LEN_MAX bytes,
  * as those of one message: so a publisher that will have to wait is not far beyond the mark. */
 #define MIDGE_RUN_PENDING_DIVISOR 64u
+
+/* Bytes of a sid whose subscription takes runs; clients count them, so few have more than 10. */
+#define MIDGE_RUN_SID_LEN_MAX 64u
 
 /* What the messages of a run do not share. All borrowed. */
 struct midge_run_msg {

@@ -213,6 +213,23 @@ Test(run, of_many_or_long_messages_is_cut)
     cr_assert_eq(matches() - before, 2, "8,192 bytes under one lock, and no more");
 }
 
+Test(run, of_a_subscription_with_a_very_long_sid_goes_message_by_message)
+{
+    static char sid[3001];
+    char text[8 * sizeof(sid)];
+    uint32_t reader;
+    uint32_t publisher;
+
+    memset(sid, 's', sizeof(sid) - 1);
+    (void)snprintf(text, sizeof(text), "SUB a %s\r\n", sid);
+    reader = midge_rig_join(&rig, text);
+    publisher = midge_rig_join(&rig, "");
+    write_at_once(publisher, PUB(1) PUB(2) PUB(3));
+    (void)snprintf(text, sizeof(text), "MSG a %s 1\r\n1\r\nMSG a %s 1\r\n2\r\nMSG a %s 1\r\n3\r\n",
+                   sid, sid, sid);
+    expect(reader, text);
+}
+
 /* The third message does not fit: it is dropped as too much, the others because of that. */
 Test(run, that_is_too_much_for_a_reader_is_accounted_for)
 {
