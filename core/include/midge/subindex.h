@@ -131,8 +131,8 @@ const struct midge_match *midge_subindex_match(struct midge_subindex_reader *rea
                                                uint32_t account, struct midge_slice subject);
 
 /**
- * A match or an insert of this subject will come soon: have what it looks at first on its way to the
- * processor's cache. Changes nothing but time.
+ * A match or an insert of this subject will come soon: have what it looks at first on its way to
+ * the processor's cache. Changes nothing but time.
  *
  * Thread: shard (the reader's), online. Cost: one hash.
  */
