@@ -249,6 +249,29 @@ void midge_ring_doorbell(struct midge_ring *ring)
     ring->ops->wake(ring);
 }
 
+int midge_ring_fd(const struct midge_ring *ring)
+{
+    return ring->ops->fd == NULL ? -1 : ring->ops->fd(ring);
+}
+
+bool midge_ring_park(struct midge_ring *ring)
+{
+    assert_owner(ring);
+    return midge_ring_bell_begin_sleep(ring);
+}
+
+void midge_ring_take(struct midge_ring *ring)
+{
+    MIDGE_ASSERT(ring->ops->kind != MIDGE_RING_KIND_URING);
+    ring->owner = pthread_self();
+}
+
+void midge_ring_abandon(struct midge_ring *ring)
+{
+    /* Closing and unmapping is all that destroy does; neither is seen by the parent. */
+    ring->ops->destroy(ring);
+}
+
 uint64_t midge_ring_now_ns(struct midge_ring *ring)
 {
     return ring->ops->now_ns(ring);

@@ -530,6 +530,11 @@ static bool epoll_next(struct midge_ring *ring, struct midge_ring_event *event_o
     return false;
 }
 
+static int epoll_ring_fd(const struct midge_ring *ring)
+{
+    return ((const struct epoll_ring *)ring)->epoll_fd;
+}
+
 static void epoll_destroy(struct midge_ring *ring)
 {
     struct epoll_ring *epoll_ring = epoll_of(ring);
@@ -565,6 +570,7 @@ static const struct midge_ring_ops epoll_ops = {
     .wait = epoll_ring_wait,
     .next = epoll_next,
     .wake = epoll_wake,
+    .fd = epoll_ring_fd,
     .now_ns = midge_ring_os_now_ns,
     .busy_ns = midge_ring_os_busy_ns,
     .idle_ns = midge_ring_os_idle_ns,

@@ -67,6 +67,7 @@ struct midge_ring_ops {
     bool (*next)(struct midge_ring *ring, struct midge_ring_event *event_out);
     void (*wake)(
         struct midge_ring *ring); /* any thread: end a sleep begun with bell_begin_sleep() */
+    int (*fd)(const struct midge_ring *ring); /* NULL = has none */
     uint64_t (*now_ns)(struct midge_ring *ring);
     uint64_t (*busy_ns)(struct midge_ring *ring); /* any thread */
     uint64_t (*idle_ns)(struct midge_ring *ring);

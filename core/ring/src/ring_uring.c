@@ -664,6 +664,11 @@ static void uring_free(struct uring *uring)
     free(uring);
 }
 
+static int uring_fd(const struct midge_ring *ring)
+{
+    return ((const struct uring *)ring)->ring.ring_fd;
+}
+
 static void uring_destroy(struct midge_ring *ring)
 {
     uring_free(uring_of(ring));
@@ -684,6 +689,7 @@ static const struct midge_ring_ops uring_ops = {
     .wait = uring_wait,
     .next = uring_next,
     .wake = uring_wake,
+    .fd = uring_fd,
     .now_ns = midge_ring_os_now_ns,
     .busy_ns = midge_ring_os_busy_ns,
     .idle_ns = midge_ring_os_idle_ns,

@@ -22,7 +22,7 @@
  * from accept events. Descriptors of the simulated ring are numbers of its own.
  *
  * Thread: shard, except midge_ring_try_send(), midge_ring_doorbell() and midge_ring_busy_ns(),
- * which are any (lock-free).
+ * which are any (lock-free); the doorbell may ring in a signal handler, too.
  *
  * Source: io_uring_setup(2), io_uring_enter(2), io_uring_prep_recv(3), io_uring_cancelation(7).
  */
@@ -178,6 +178,26 @@ void midge_ring_doorbell(struct midge_ring *ring);
 
 /** CLOCK_MONOTONIC, or the simulated clock. */
 uint64_t midge_ring_now_ns(struct midge_ring *ring);
+
+/* For a ring inside somebody else's event loop. */
+
+/** A descriptor that polls readable, level-triggered, when midge_ring_wait(ring, 0, 0) would find
+ * something, a doorbell rung since midge_ring_park() included. What is queued must have been
+ * submitted by such a wait before. @return borrowed, never to be read, written or closed; -1 for a
+ * simulated ring */
+int midge_ring_fd(const struct midge_ring *ring);
+
+/** The owner goes away to poll midge_ring_fd(): from here to the next wait a doorbell makes the
+ * descriptor readable. @return false if one came since the last wait, and the owner must not go */
+MIDGE_MUST_CHECK bool midge_ring_park(struct midge_ring *ring);
+
+/** The calling thread becomes the owner; the caller orders the hand-over. Not for uring, whose
+ * kernel side knows one submitter only. */
+void midge_ring_take(struct midge_ring *ring);
+
+/** Free a ring in the child after fork(): its memory and the child's copies of its descriptors, and
+ * nothing that the parent sees. Adopted descriptors are the caller's to close. */
+void midge_ring_abandon(struct midge_ring *ring);
 
 /** 64 random bits, not for secrets; from the seed in the simulated ring. */
 uint64_t midge_ring_random(struct midge_ring *ring);
