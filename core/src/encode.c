@@ -1,4 +1,4 @@
-/* Writes the frames that the broker sends. See midge/encode.h. */
+/* Writes the frames that broker and client send. See midge/encode.h. */
 #include "midge/encode.h"
 
 /* NATS/1.0 503 CRLF Nats-Subject: <subject> CRLF CRLF. Source: server/client.go:4598. */
@@ -136,5 +136,96 @@ uint8_t *midge_encode_no_responders(uint8_t *out, struct midge_slice reply, stru
     out = put_slice(out, MIDGE_SLICE_LITERAL(NO_RESPONDERS_HEAD));
     out = put_slice(out, subject);
     out = put_slice(out, MIDGE_SLICE_LITERAL(NO_RESPONDERS_TAIL));
+    return put_crlf(out);
+}
+
+/* --- a client's --------------------------------------------------------------------------------
+ */
+
+static uint32_t decimal64_len(uint64_t number)
+{
+    uint32_t len = 1;
+
+    for (; number >= 10; number /= 10)
+        len++;
+    return len;
+}
+
+uint32_t midge_encode_decimal64(uint8_t out[MIDGE_DECIMAL64_LEN_MAX], uint64_t number)
+{
+    const uint32_t len = decimal64_len(number);
+
+    for (uint32_t i = len; i > 0; i--) {
+        out[i - 1] = (uint8_t)('0' + number % 10);
+        number /= 10;
+    }
+    return len;
+}
+
+uint32_t midge_encode_pub_len(struct midge_slice subject, struct midge_slice reply,
+                              uint32_t header_len, uint32_t total_len)
+{
+    uint32_t len = (uint32_t)sizeof("PUB ") - 1 + subject.len + 1 + decimal_len(total_len) + 2;
+
+    if (reply.len > 0)
+        len += reply.len + 1;
+    if (header_len > 0)
+        len += decimal_len(header_len) + 2; /* the H and a blank */
+    return len;
+}
+
+uint8_t *midge_encode_pub(uint8_t *out, struct midge_slice subject, struct midge_slice reply,
+                          uint32_t header_len, uint32_t total_len)
+{
+    if (header_len > 0)
+        *out++ = 'H';
+    memcpy(out, "PUB ", 4);
+    out += 4;
+    out = put_word(out, subject);
+    if (reply.len > 0)
+        out = put_word(out, reply);
+    if (header_len > 0) {
+        out += midge_encode_decimal(out, header_len);
+        *out++ = ' ';
+    }
+    out += midge_encode_decimal(out, total_len);
+    return put_crlf(out);
+}
+
+uint32_t midge_encode_sub_len(struct midge_slice subject, struct midge_slice queue, uint64_t sid)
+{
+    const uint32_t len = (uint32_t)sizeof("SUB ") - 1 + subject.len + 1 + decimal64_len(sid) + 2;
+
+    return queue.len > 0 ? len + queue.len + 1 : len;
+}
+
+uint8_t *midge_encode_sub(uint8_t *out, struct midge_slice subject, struct midge_slice queue,
+                          uint64_t sid)
+{
+    memcpy(out, "SUB ", 4);
+    out += 4;
+    out = put_word(out, subject);
+    if (queue.len > 0)
+        out = put_word(out, queue);
+    out += midge_encode_decimal64(out, sid);
+    return put_crlf(out);
+}
+
+uint32_t midge_encode_unsub_len(uint64_t sid, uint64_t max)
+{
+    const uint32_t len = (uint32_t)sizeof("UNSUB ") - 1 + decimal64_len(sid) + 2;
+
+    return max > 0 ? len + decimal64_len(max) + 1 : len;
+}
+
+uint8_t *midge_encode_unsub(uint8_t *out, uint64_t sid, uint64_t max)
+{
+    memcpy(out, "UNSUB ", 6);
+    out += 6;
+    out += midge_encode_decimal64(out, sid);
+    if (max > 0) {
+        *out++ = ' ';
+        out += midge_encode_decimal64(out, max);
+    }
     return put_crlf(out);
 }

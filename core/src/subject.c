@@ -103,3 +103,46 @@ bool midge_subject_matches(struct midge_slice pattern, struct midge_slice subjec
         s++;
     }
 }
+
+/* True if every byte is above a blank, and none is DEL. Eight bytes at a time, as it is on the path
+ * of every message that a client publishes. */
+static bool is_printable(struct midge_slice text)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    const uint64_t highs = ones * 0x80;
+    uint32_t off = 0;
+
+    for (; text.len - off >= 8; off += 8) {
+        uint64_t word;
+        uint64_t del;
+
+        memcpy(&word, text.base + off, sizeof(word));
+        del = word ^ (ones * 0x7f);
+        /* A borrow can only come from a lower byte that is too small itself, so the answer for the
+         * whole word is exact. */
+        if (((((word - ones * 0x21) & ~word) | ((del - ones) & ~del)) & highs) != 0)
+            return false;
+    }
+    for (; off < text.len; off++) {
+        if (text.base[off] <= ' ' || text.base[off] == 0x7f)
+            return false;
+    }
+    return true;
+}
+
+bool midge_subject_is_publishable(struct midge_slice subject)
+{
+    return subject.len <= MIDGE_SUBJECT_LEN_MAX && midge_subject_is_literal(subject) &&
+           is_printable(subject);
+}
+
+bool midge_subject_is_subscribable(struct midge_slice subject)
+{
+    return subject.len <= MIDGE_SUBJECT_LEN_MAX && midge_subject_is_valid(subject) &&
+           is_printable(subject);
+}
+
+bool midge_subject_is_queue_name(struct midge_slice name)
+{
+    return name.len >= 1 && name.len <= MIDGE_SUBJECT_LEN_MAX && is_printable(name);
+}

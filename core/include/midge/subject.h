@@ -28,4 +28,20 @@ bool midge_subject_has_wildcard(struct midge_slice subject);
  * routable gives some answer. Cost: linear, no recursion. */
 bool midge_subject_matches(struct midge_slice pattern, struct midge_slice subject);
 
+/* Bytes of a subject that our client sends: nats-server's max_control_line has to hold two of them.
+ */
+#define MIDGE_SUBJECT_LEN_MAX 4096u
+
+/** True if a client may publish to it: literal, at most MIDGE_SUBJECT_LEN_MAX bytes, none of them a
+ * blank or a control character, which would end it or begin another operation. */
+bool midge_subject_is_publishable(struct midge_slice subject);
+
+/** True if a client may subscribe to it: as publishable, but with wildcards where they may stand.
+ */
+bool midge_subject_is_subscribable(struct midge_slice subject);
+
+/** True if it may name a queue group: 1 to MIDGE_SUBJECT_LEN_MAX bytes without blanks and control
+ * characters. */
+bool midge_subject_is_queue_name(struct midge_slice name);
+
 #endif
