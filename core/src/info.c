@@ -379,45 +379,13 @@ static bool change_collect(struct change *change, struct midge_json_value object
     return true;
 }
 
-/* Make a C string of a JSON string. A U+0000 in it becomes U+FFFD: cutting the string there would
- * let "secret, NUL, anything" pass for "secret". False without memory. */
-static bool text_copy(struct midge_slice source, char **text_out)
-{
-    struct midge_slice rest = source;
-    uint8_t bytes[4];
-    size_t len = 0;
-    char *text;
-
-    while (rest.len > 0) {
-        const uint32_t character = midge_json_next_character(&rest);
-
-        len += midge_utf8_put(bytes, character != 0 ? character : MIDGE_JSON_REPLACEMENT);
-    }
-    text = malloc(len + 1);
-    if (text == NULL)
-        return false;
-    *text_out = text;
-    rest = source;
-    while (rest.len > 0) {
-        const uint32_t character = midge_json_next_character(&rest);
-        const uint32_t put_len =
-            midge_utf8_put(bytes, character != 0 ? character : MIDGE_JSON_REPLACEMENT);
-
-        memcpy(text, bytes, put_len);
-        text += put_len;
-    }
-    *text = '\0';
-    explicit_bzero(bytes, sizeof(bytes));
-    return true;
-}
-
 /* Put a collected change into effect; all or nothing. */
 static enum midge_status change_apply(const struct change *change, struct midge_connect *connect)
 {
     char *texts[TEXT_COUNT] = {NULL};
 
     for (uint32_t i = 0; i < TEXT_COUNT; i++) {
-        if (change->texts[i].len > 0 && !text_copy(change->texts[i], &texts[i]))
+        if (change->texts[i].len > 0 && !midge_json_copy_text(change->texts[i], &texts[i]))
             goto err_free_texts;
     }
     for (uint32_t i = 0; i < TEXT_COUNT; i++) {

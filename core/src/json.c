@@ -1,6 +1,8 @@
 /* Reads one JSON text in place. See json_internal.h. */
 #include "json_internal.h"
 
+#include <stdlib.h>
+
 #include "midge/compiler.h"
 
 static bool is_space(uint8_t byte)
@@ -484,4 +486,34 @@ uint32_t midge_utf8_put(uint8_t out[4], uint32_t character)
     out[2] = (uint8_t)(0x80 | (character >> 6 & 0x3f));
     out[3] = (uint8_t)(0x80 | (character & 0x3f));
     return 4;
+}
+
+bool midge_json_copy_text(struct midge_slice source, char **text_out)
+{
+    struct midge_slice rest = source;
+    uint8_t bytes[4];
+    size_t len = 0;
+    char *text;
+
+    while (rest.len > 0) {
+        const uint32_t character = midge_json_next_character(&rest);
+
+        len += midge_utf8_put(bytes, character != 0 ? character : MIDGE_JSON_REPLACEMENT);
+    }
+    text = malloc(len + 1);
+    if (text == NULL)
+        return false;
+    *text_out = text;
+    rest = source;
+    while (rest.len > 0) {
+        const uint32_t character = midge_json_next_character(&rest);
+        const uint32_t put_len =
+            midge_utf8_put(bytes, character != 0 ? character : MIDGE_JSON_REPLACEMENT);
+
+        memcpy(text, bytes, put_len);
+        text += put_len;
+    }
+    *text = '\0';
+    explicit_bzero(bytes, sizeof(bytes));
+    return true;
 }

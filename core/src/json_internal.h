@@ -69,4 +69,9 @@ uint32_t midge_utf8_next(struct midge_slice *text);
 /** Write one character; returns the bytes written, 1..4. */
 uint32_t midge_utf8_put(uint8_t out[4], uint32_t character);
 
+/** Make a C string of a JSON string as written. A U+0000 in it becomes U+FFFD: cutting the string
+ * there would let "secret, NUL, anything" pass for "secret".
+ * @param text_out  owned. @return false without memory */
+bool midge_json_copy_text(struct midge_slice source, char **text_out);
+
 #endif
