@@ -74,6 +74,7 @@ struct midge_msg {
     struct midge_slice payload;  /* may have len 0 */
     struct midge_client *client; /* borrowed */
     struct midge_sub *sub;       /* borrowed; NULL for the reply to a request */
+    void *keeper;                /* private */
 };
 
 /* --- options ---------------------------------------------------------------------------------- */
@@ -95,8 +96,7 @@ enum midge_event_kind {
     MIDGE_EVENT_CONNECTED = 0, /* for the first time */
     MIDGE_EVENT_DISCONNECTED,  /* the connection is lost; a new one is tried */
     MIDGE_EVENT_RECONNECTED,   /* subscriptions are restored, queued messages on their way */
-    MIDGE_EVENT_LAME_DUCK,     /* the server will stop soon; a move to another one is under way if
-                                  there is one */
+    MIDGE_EVENT_LAME_DUCK,     /* the server will stop soon, and close its connections before */
     MIDGE_EVENT_SERVERS,       /* the server announced a change of its cluster */
     MIDGE_EVENT_SLOW,          /* a subscription began to drop messages; sub says which */
     MIDGE_EVENT_ERROR,         /* the server refused something: status, and its words in text */

@@ -1,0 +1,85 @@
+/*
+ * Draining a client: no new messages, then everything that is on its way, then the end.
+ *
+ *   1. every subscription is drained: UNSUB, PING;
+ *   2. when all PONGs are there, and nothing waits in a pull queue or an open request, a last PING
+ *      goes behind what call-backs have published meanwhile;
+ *   3. when its PONG is there, the client closes.
+ */
+#include "client_internal.h"
+
+/* Nothing is left to be delivered. */
+static bool is_delivered(const struct midge_client *client)
+{
+    return !midge_sub_is_draining(client) && client->open_requests == 0;
+}
+
+void midge_drain_step(struct midge_client *client)
+{
+    if (client->link == NULL || client->link->state != MIDGE_LINK_READY) {
+        midge_client_close(client, MIDGE_E_DISCONNECTED);
+    } else if (client->drain_ping == 0) {
+        if (!is_delivered(client))
+            return;
+        if (midge_output_ping(client) != MIDGE_OK)
+            midge_client_close(client, MIDGE_E_MEMORY);
+        else
+            client->drain_ping = client->ping_sent;
+    } else if (client->ping_answered >= client->drain_ping &&
+               midge_out_left(&client->pending) == 0 && midge_out_left(&client->sending) == 0) {
+        midge_client_close(client, MIDGE_OK);
+    }
+}
+
+void midge_drain_fire(struct midge_client *client)
+{
+    midge_client_note(client, "the drain took too long");
+    midge_client_close(client, MIDGE_E_TIMEOUT);
+}
+
+static bool is_closed(void *context)
+{
+    const struct midge_client *client = context;
+
+    return client->state == MIDGE_CLIENT_CLOSED;
+}
+
+static enum midge_status begin(struct midge_client *client, uint32_t timeout_ms)
+{
+    if (client->state == MIDGE_CLIENT_CLOSED)
+        return MIDGE_E_CLOSED;
+    if (client->state == MIDGE_CLIENT_DRAINING)
+        return MIDGE_OK;
+    if (client->state != MIDGE_CLIENT_CONNECTED) {
+        midge_client_close(client, MIDGE_E_DISCONNECTED);
+        return MIDGE_E_DISCONNECTED;
+    }
+    client->state = MIDGE_CLIENT_DRAINING;
+    client->drain_ping = 0;
+    midge_sub_drain_all(client);
+    midge_loop_nudge(client->loop);
+    if (timeout_ms == 0 || timeout_ms == MIDGE_FOREVER)
+        return MIDGE_OK;
+    return midge_loop_set_timer(client->loop, &client->drain_timer,
+                                midge_loop_deadline(client->loop, timeout_ms));
+}
+
+enum midge_status midge_client_drain(struct midge_client *client, uint32_t timeout_ms)
+{
+    struct midge_waiter waiter = {.is_done = is_closed, .context = client};
+    enum midge_status status = midge_loop_enter(client->loop, true);
+
+    if (status != MIDGE_OK)
+        return status;
+    status = begin(client, timeout_ms);
+    if (status == MIDGE_OK) {
+        if (timeout_ms == 0 || !midge_loop_may_wait(client->loop))
+            status = MIDGE_AGAIN;
+        else
+            status = midge_loop_drive(client->loop, &waiter, UINT64_MAX);
+        if (status == MIDGE_OK)
+            status = client->close_status;
+    }
+    midge_loop_leave(client->loop);
+    return status;
+}
