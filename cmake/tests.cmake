@@ -5,7 +5,7 @@
 # plain tree as asan.<name> and tsan.<name> (tests/tools/import_suites.py), so that one ctest run and one
 # summary cover everything. `ctest --preset asan` alone works too.
 #
-# Kinds are ctest labels: unit, model, sim, stress, fuzz, wire, hostile, interop, tools, bench.
+# Kinds are ctest labels: unit, model, sim, stress, fuzz, wire, hostile, interop, client, tools, bench.
 # Long tests carry CONFIGURATIONS Long: `./dev test --long`, or `ctest -C Long`, runs them beside the others.
 # A test that cannot run here prints `skipped: <reason>` as its last line and exits 77. With
 # MIDGE_ALLOW_SKIP=OFF (CI) that is a failure.
