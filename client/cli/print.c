@@ -1,0 +1,226 @@
+/* Messages for people, for programs and for pipes; payloads from standard input. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "cli.h"
+
+#define COLOR_DIM    "\033[2m"
+#define COLOR_STRONG "\033[1m"
+#define COLOR_OFF    "\033[0m"
+
+/* The largest payload that a server may take. Source: nats-server v2.15.2, server/const.go. */
+#define PAYLOAD_LEN_MAX (64u * 1024 * 1024)
+
+#define READ_LEN_FIRST 65536u
+
+/* --- payloads --- */
+
+static void grow(char **bytes, size_t *cap)
+{
+    const size_t larger = *cap == 0 ? READ_LEN_FIRST : *cap * 2;
+    char *grown = realloc(*bytes, larger);
+
+    if (grown == NULL) {
+        midge_cli_say("standard input: out of memory");
+        exit(MIDGE_CLI_EXIT_ERROR);
+    }
+    *bytes = grown;
+    *cap = larger;
+}
+
+struct midge_cli_payload midge_cli_read_payload(const char *word)
+{
+    struct midge_cli_payload payload = {.bytes = ""};
+    size_t cap = 0;
+
+    if (word != NULL && strcmp(word, "-") != 0) {
+        payload.bytes = word;
+        payload.len = strlen(word);
+        return payload;
+    }
+    if (word == NULL && isatty(STDIN_FILENO) == 1)
+        return payload;
+    while (!feof(stdin)) {
+        if (payload.len == cap)
+            grow(&payload.owned, &cap);
+        payload.len += fread(payload.owned + payload.len, 1, cap - payload.len, stdin);
+        if (ferror(stdin) != 0 || payload.len > PAYLOAD_LEN_MAX) {
+            midge_cli_say("standard input: %s", ferror(stdin) != 0
+                                                    ? strerror(errno)
+                                                    : "more than 64 MiB, which no server takes");
+            exit(MIDGE_CLI_EXIT_ERROR);
+        }
+    }
+    payload.bytes = payload.owned;
+    return payload;
+}
+
+/* --- JSON --- */
+
+static json_t *base64(struct midge_slice bytes)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char *text = malloc((size_t)bytes.len / 3 * 4 + 8);
+    size_t len = 0;
+    json_t *value;
+
+    if (text == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < bytes.len; i += 3) {
+        const uint32_t count = bytes.len - i < 3 ? bytes.len - i : 3;
+        uint32_t group = (uint32_t)bytes.base[i] << 16;
+
+        if (count > 1)
+            group |= (uint32_t)bytes.base[i + 1] << 8;
+        if (count > 2)
+            group |= bytes.base[i + 2];
+        text[len++] = digits[group >> 18];
+        text[len++] = digits[group >> 12 & 63];
+        text[len++] = count > 1 ? digits[group >> 6 & 63] : '=';
+        text[len++] = count > 2 ? digits[group & 63] : '=';
+    }
+    value = json_stringn(text, len);
+    free(text);
+    return value;
+}
+
+/* Bytes as text under `name`, or, if they are no UTF-8, under `name`_base64. */
+static void set_bytes(json_t *object, const char *name, struct midge_slice bytes)
+{
+    json_t *text = json_stringn((const char *)bytes.base, bytes.len);
+    char other[64];
+
+    if (text != NULL) {
+        (void)json_object_set_new(object, name, text);
+        return;
+    }
+    (void)snprintf(other, sizeof(other), "%s_base64", name);
+    (void)json_object_set_new(object, other, base64(bytes));
+}
+
+static json_t *headers_of(const struct midge_msg *msg)
+{
+    json_t *headers = json_object();
+    struct midge_slice name;
+    struct midge_slice value;
+    uint32_t position = 0;
+
+    while (midge_msg_next_header(msg, &position, &name, &value)) {
+        char key[1025];
+        json_t *values;
+
+        (void)snprintf(key, sizeof(key), "%.*s", MIDGE_SLICE_PRINT(name));
+        values = json_object_get(headers, key);
+        if (values == NULL) {
+            values = json_array();
+            /* Not kept where the name is no UTF-8. */
+            if (json_object_set_new(headers, key, values) != 0)
+                continue;
+        }
+        (void)json_array_append_new(values, json_stringn((const char *)value.base, value.len));
+    }
+    return headers;
+}
+
+void midge_cli_print_json(struct json_t *object)
+{
+    if (json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)
+        midge_cli_say("out of memory");
+    (void)putchar('\n');
+    json_decref(object);
+}
+
+static void print_json(const struct midge_cli *cli, const struct midge_msg *msg)
+{
+    json_t *object = json_object();
+
+    set_bytes(object, "subject", msg->subject);
+    if (msg->reply.len > 0)
+        set_bytes(object, "reply", msg->reply);
+    if (msg->headers.len > 0)
+        (void)json_object_set_new(object, "headers", headers_of(msg));
+    (void)json_object_set_new(object, "bytes", json_integer(msg->payload.len));
+    if (!cli->is_headers_only)
+        set_bytes(object, "payload", msg->payload);
+    midge_cli_print_json(object);
+}
+
+/* --- people --- */
+
+/* A terminal gets no control characters of somebody else's. */
+static void print_text(const struct midge_cli *cli, struct midge_slice text)
+{
+    if (!cli->is_terminal) {
+        (void)fwrite(text.base, 1, text.len, stdout);
+        return;
+    }
+    for (uint32_t i = 0; i < text.len; i++) {
+        const uint8_t byte = text.base[i];
+
+        if ((byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7f)
+            (void)printf("\\x%02x", byte);
+        else
+            (void)putchar(byte);
+    }
+}
+
+static void print_payload(const struct midge_cli *cli, const struct midge_msg *msg)
+{
+    print_text(cli, msg->payload);
+    (void)putchar('\n');
+}
+
+static void print_for_people(const struct midge_cli *cli, const struct midge_msg *msg,
+                             uint64_t number)
+{
+    const char *dim = cli->is_color ? COLOR_DIM : "";
+    const char *strong = cli->is_color ? COLOR_STRONG : "";
+    const char *off = cli->is_color ? COLOR_OFF : "";
+    struct midge_slice name;
+    struct midge_slice value;
+    uint32_t position = 0;
+
+    if (number > 0) {
+        (void)printf("%s[%llu]%s %s", dim, (unsigned long long)number, off, strong);
+        print_text(cli, msg->subject);
+        (void)fputs(off, stdout);
+        if (msg->reply.len > 0) {
+            (void)printf("%s reply ", dim);
+            print_text(cli, msg->reply);
+            (void)fputs(off, stdout);
+        }
+        (void)printf("%s %u bytes%s\n", dim, msg->payload.len, off);
+    }
+    while (midge_msg_next_header(msg, &position, &name, &value)) {
+        print_text(cli, name);
+        (void)fputs(": ", stdout);
+        print_text(cli, value);
+        (void)putchar('\n');
+    }
+    if (position > 0)
+        (void)putchar('\n');
+    if (!cli->is_headers_only)
+        print_payload(cli, msg);
+}
+
+void midge_cli_print_msg(const struct midge_cli *cli, const struct midge_msg *msg, uint64_t number)
+{
+    if (cli->is_json)
+        print_json(cli, msg);
+    else if (cli->is_raw)
+        print_payload(cli, msg);
+    else
+        print_for_people(cli, msg, number);
+}
+
+void midge_cli_flush(void)
+{
+    if (fflush(stdout) == 0)
+        return;
+    midge_cli_say("standard output: %s", strerror(errno));
+    _exit(MIDGE_CLI_EXIT_ERROR);
+}

@@ -1,0 +1,343 @@
+"""The `midge` command as people and scripts use it: every subcommand against a real server, every exit
+status, JSON that parses, contexts that the `nats` command wrote, and the `nats` command on the other side.
+
+    test_cli.py midge|nats-server [TEST...]
+"""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "interop"))
+import harness  # noqa: E402
+
+TIMEOUT_S = 20
+MIDGE = os.environ.get("MIDGE_CLI") or sys.exit("fail: MIDGE_CLI is not set")
+NATS = os.environ.get("NATS_CLI")
+KIND = sys.argv.pop(1)
+OK, ERROR, USAGE, NO_RESPONDERS, TIMED_OUT, CONNECTION = range(6)
+COMMANDS = ("pub", "sub", "req", "reply", "rtt", "server")
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = harness.Server(harness.find_server(KIND))
+        cls.server.start()
+        cls.home = tempfile.TemporaryDirectory()
+        cls.environment = {**os.environ, "NATS_URL": cls.server.url, "XDG_CONFIG_HOME": cls.home.name,
+                           "TERM": "dumb"}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.kill()
+        cls.home.cleanup()
+
+    def midge(self, *arguments, status=OK, stdin=b"", **environment):
+        """Run it to its end. Returns what it printed; standard error is in self.said."""
+        done = subprocess.run([MIDGE, *arguments], input=stdin, capture_output=True, timeout=TIMEOUT_S,
+                              env={**self.environment, **environment})
+        self.said = done.stderr.decode()
+        self.assertEqual(done.returncode, status, f"{arguments}: {done.stdout} {done.stderr}")
+        return done.stdout.decode()
+
+    def begin(self, program, *arguments):
+        """Start one that stays, and have it ended whatever comes."""
+        process = subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env=self.environment)
+
+        def end():
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+        self.addCleanup(end)
+        return process
+
+    def begin_responder(self, subject, *arguments):
+        """One that answers; it is there when this returns."""
+        process = self.begin(MIDGE, "reply", subject, *arguments)
+        self.wait_for_interest(subject.replace("*", "ready"), process)
+        return process
+
+    def wait_for_interest(self, subject, process):
+        for _ in range(200):
+            done = subprocess.run([MIDGE, "req", subject, "ready?", "--timeout", "2s"], env=self.environment,
+                                  capture_output=True, timeout=TIMEOUT_S)
+            if done.returncode in (OK, TIMED_OUT):
+                return
+            self.assertEqual(done.returncode, NO_RESPONDERS, done.stderr)
+            self.assertIsNone(process.poll(), "it has ended")
+            time.sleep(0.02)
+        self.fail("nobody serves it")
+
+    def read_line(self, process):
+        return process.stdout.readline().decode().rstrip("\n")
+
+
+class Help(Case):
+    def test_every_command_has_a_page_with_an_example(self):
+        for command in COMMANDS:
+            page = self.midge(command, "--help")
+            self.assertEqual(page, self.midge("help", command))
+            self.assertIn(f"usage: midge {command} ", page)
+            self.assertIn(f"\n  midge {command}", page)
+            self.assertIn("--server URL", page)
+            self.assertLessEqual(max(map(len, page.splitlines())), 100)
+
+    def test_the_first_page_names_them_all(self):
+        page = self.midge("--help")
+        for command in COMMANDS:
+            self.assertIn(f"\n  {command} ", page)
+        self.assertEqual(self.midge(status=USAGE), "")
+        self.assertEqual(self.said, page)
+        self.assertRegex(self.midge("--version"), r"^midge v\d+\.\d+\.\d+\n$")
+
+    def test_what_cannot_be_says_why_and_where_help_is(self):
+        for arguments, why in (
+            (("pub",), "SUBJECT is missing"),
+            (("req", "a", "b", "c"), "'c' is one word too many"),
+            (("sub", "a", "--count", "0"), "--count takes a number from 1 on, not '0'"),
+            (("sub", "a", "--count", "-1"), "--count takes a number"),
+            (("sub", "a", "--timeout", "5 minutes"), "--timeout takes a time such as"),
+            (("req", "a", "--nonsense"), "there is no flag --nonsense"),
+            (("req", "a", "--timeout"), "--timeout needs a value"),
+            (("pub", "a", "b", "-H", "no colon"), "--header takes NAME:VALUE"),
+            (("pub", "a", "b", "-H", "a b:c"), "cannot be a header"),
+            (("pub", "a", "b", "-H", "a:c\r\nd:e"), "cannot be a header"),
+            (("reply", "a"), "what is the answer?"),
+            (("reply", "a", "b", "--echo"), "one word too many"),
+            (("pub", "a", "b", "--lines"), "one word too many"),
+            (("server", "x"), "there is no 'x'"),
+            (("pub", "a", "b", "--context", "none"), "there is no context none"),
+            (("pub", "a", "b", "--context", "../x"), "cannot be the name of a context"),
+            (("pub", "a", "b", "--nkey", "/nowhere"), "/nowhere: No such file"),
+            (("pub", "a", "b", "-s", "http://x"), "the scheme is none of nats, tls, unix"),
+        ):
+            self.midge(*arguments, status=USAGE)
+            self.assertIn(why, self.said)
+            self.assertIn(f"`midge {arguments[0]} --help`", self.said)
+        self.midge("nonsense", status=USAGE)
+        self.assertIn("no command 'nonsense'", self.said)
+
+
+class Messages(Case):
+    def test_pub_and_sub(self):
+        sub = self.begin(MIDGE, "sub", "--count", "4", "a.>", "b")
+        self.wait_until_subscribed(sub, "a.is.it.there")
+        self.assertEqual(self.midge("pub", "a.x", "one"), "")
+        self.midge("pub", "b", stdin=b"two")
+        self.midge("pub", "a.y", "-", "-H", "Key:v1", "--header", "Key: v2", "--reply", "r", stdin=b"three")
+        out, _ = sub.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(sub.returncode, OK)
+        self.assertEqual(out.decode().split("\n", 2)[2],
+                         "[2] a.x 3 bytes\none\n[3] b 3 bytes\ntwo\n"
+                         "[4] a.y reply r 5 bytes\nKey: v1\nKey: v2\n\nthree\n")
+
+    def wait_until_subscribed(self, sub, subject):
+        """Have one message arrive. More than one is never sent to a subscription that is there: the PONG
+        of the publisher comes after its message was handed to all of them."""
+        for _ in range(200):
+            self.midge("pub", subject, "ready?")
+            if select.select([sub.stdout], [], [], 0.1)[0]:
+                return
+            self.assertIsNone(sub.poll())
+        self.fail("nothing arrives")
+
+    def test_raw_and_json(self):
+        flags = (("--raw",), ("--json",), ("--json", "--headers-only"))
+        subs = [self.begin(MIDGE, "sub", *words, "--count", "2", f"c.{i}") for i, words in enumerate(flags)]
+        for i, sub in enumerate(subs):
+            self.wait_until_subscribed(sub, f"c.{i}")
+            self.midge("pub", f"c.{i}", "x", "-H", "K:ü")
+        raw, whole, lean = (sub.communicate(timeout=TIMEOUT_S)[0].splitlines() for sub in subs)
+        self.assertEqual(raw, [b"ready?", b"x"])
+        self.assertEqual([json.loads(line) for line in whole],
+                         [{"subject": "c.1", "bytes": 6, "payload": "ready?"},
+                          {"subject": "c.1", "bytes": 1, "payload": "x", "headers": {"K": ["ü"]}}])
+        self.assertEqual(json.loads(lean[1]), {"subject": "c.2", "bytes": 1, "headers": {"K": ["ü"]}})
+
+    def test_payloads_that_are_no_text_are_base64_in_json(self):
+        self.begin_responder("bytes", "--echo")
+        for payload, text in ((b"\xff", "/w=="), (b"\xff\xfe", "//4="), (b"\xff\xfe\x00", "//4A")):
+            reply = json.loads(self.midge("req", "bytes", "--json", stdin=payload))
+            self.assertEqual(reply["payload_base64"], text)
+            self.assertNotIn("payload", reply)
+        reply = json.loads(self.midge("req", "bytes", "--json", stdin=b"a\x00b"))
+        self.assertEqual(reply["payload"], "a\x00b")
+
+    def test_lines_and_count(self):
+        self.assertEqual(json.loads(self.midge("pub", "d", "--lines", "--json", stdin=b"one\ntwo\n\nlast")),
+                         {"subject": "d", "count": 4, "bytes": 10})
+        self.assertEqual(json.loads(self.midge("pub", "d", "abc", "--count", "100000", "--json")),
+                         {"subject": "d", "count": 100000, "bytes": 300000})
+        paced = self.midge("pub", "d", "", "--count", "3", "--interval", "10ms", "--json")
+        self.assertEqual(json.loads(paced), {"subject": "d", "count": 3, "bytes": 0})
+
+    def test_sub_ends_when_nothing_comes(self):
+        self.assertEqual(self.midge("sub", "nothing", "--timeout", "0.1", status=TIMED_OUT), "")
+
+    def test_sub_ends_well_when_it_is_interrupted(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            sub = self.begin(MIDGE, "sub", "e")
+            self.wait_until_subscribed(sub, "e")
+            sub.send_signal(number)
+            self.assertEqual(sub.wait(TIMEOUT_S), OK)
+
+    def test_a_closed_pipe_ends_it(self):
+        sub = self.begin(MIDGE, "sub", "f")
+        self.wait_until_subscribed(sub, "f")
+        sub.stdout.close()
+        for _ in range(200):
+            self.midge("pub", "f", "x")
+            if sub.poll() is not None:
+                break
+        self.assertEqual(sub.wait(TIMEOUT_S), -signal.SIGPIPE)
+        sub.stdout = open(os.devnull, "rb")
+
+    def test_subjects_that_cannot_be(self):
+        for arguments in (("pub", "a b", "x"), ("pub", "a.*", "x"), ("sub", "a..b"), ("req", "", "x"),
+                          ("pub", "a\r\nPUB b 0\r\n", "x"), ("sub", "a", "--queue", "b c")):
+            self.midge(*arguments, status=USAGE)
+        self.midge("pub", "a", stdin=b"x" * (2 * 1024 * 1024), status=ERROR)
+        self.assertIn("longer than the server takes", self.said)
+
+
+class Requests(Case):
+    def test_the_first_minute(self):
+        reply = self.begin_responder("greet.*", "--echo")
+        self.assertEqual(self.midge("req", "greet.joe", "hi"), "hi\n")
+        reply.send_signal(signal.SIGINT)
+        out, _ = reply.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(reply.returncode, OK)
+        self.assertRegex(out.decode(), r"\[2\] greet\.joe reply _INBOX\.\S+ 2 bytes\nhi\n$")
+
+    def test_three_failures_have_three_statuses(self):
+        self.midge("req", "nobody", "hi", status=NO_RESPONDERS)
+        self.assertIn("no responders", self.said)
+        sub = self.begin(MIDGE, "sub", "silent")
+        self.wait_for_interest("silent", sub)
+        self.midge("req", "silent", "hi", "--timeout", "50ms", status=TIMED_OUT)
+        self.midge("req", "x", "hi", "-s", "nats://127.0.0.1:1", status=CONNECTION)
+        self.assertIn("127.0.0.1:1", self.said)
+        self.midge("rtt", "-s", "unix:///nowhere.sock", status=CONNECTION)
+
+    def test_an_answer_with_headers(self):
+        self.begin_responder("h", "fixed answer", "-H", "From:me")
+        self.assertEqual(self.midge("req", "h", "x"), "From: me\n\nfixed answer\n")
+        self.assertEqual(self.midge("req", "h", "x", "--raw"), "fixed answer\n")
+        reply = json.loads(self.midge("req", "h", "x", "--json"))
+        self.assertEqual((reply["headers"], reply["payload"]), ({"From": ["me"]}, "fixed answer"))
+
+    def test_many_replies(self):
+        for name in ("one", "two", "three"):
+            self.begin_responder("many", name, "--queue", name)
+        # The second and third were waited for by the answers of the first: ask until all are there.
+        for _ in range(100):
+            found = self.midge("req", "many", "x", "--replies", "3", "--timeout", "5s", "--silence", "300ms")
+            if len(found.split()) == 3:
+                break
+        self.assertEqual(sorted(found.split()), ["one", "three", "two"])
+        self.assertEqual(len(self.midge("req", "many", "x", "--replies", "2").split()), 2)
+        found = self.midge("req", "many", "x", "--replies", "0", "--silence", "300ms")
+        self.assertEqual(len(found.split()), 3)
+        self.midge("req", "none", "x", "--replies", "0", status=NO_RESPONDERS)
+
+    def test_repliers_share_the_work(self):
+        counts = [self.begin_responder("shared", name) for name in ("A", "B")]
+        found = set()
+        for _ in range(200):
+            found.add(self.midge("req", "shared", "x"))
+            if len(found) == 2:
+                break
+        self.assertEqual(found, {"A\n", "B\n"})
+        self.assertEqual([process.poll() for process in counts], [None, None])
+
+    def test_reply_ends_after_count(self):
+        reply = self.begin(MIDGE, "reply", "few", "x", "--count", "2")
+        self.wait_for_interest("few", reply)
+        self.assertEqual(self.midge("req", "few", "x"), "x\n")
+        self.assertEqual(reply.wait(TIMEOUT_S), OK)
+        self.midge("req", "few", "x", status=NO_RESPONDERS)
+
+    def test_inbox_prefix(self):
+        reply = self.begin_responder("prefixed", "--echo", "--json")
+        self.midge("req", "prefixed", "x", "--inbox-prefix", "mine.own")
+        self.read_line(reply)
+        self.assertRegex(json.loads(self.read_line(reply))["reply"], r"^mine\.own\.")
+
+
+class Server(Case):
+    def test_rtt(self):
+        found = json.loads(self.midge("rtt", "--count", "50", "--json"))
+        self.assertEqual((found["url"], found["count"]), (self.server.url, 50))
+        self.assertTrue(0 < found["min_us"] <= found["p50_us"] <= found["p99_us"] <= found["max_us"], found)
+        self.assertIn("50 round trips", self.midge("rtt", "-c", "50"))
+
+    def test_info(self):
+        found = json.loads(self.midge("server", "info", "--json"))
+        self.assertEqual((found["version"], found["max_payload"]), ("2.15.2", 1048576))
+        self.assertTrue(found["headers"])
+        self.assertEqual(found["midge"] != "", KIND == "midge")
+        self.assertRegex(self.midge("server", "info"), r"largest message +1048576 bytes\n")
+
+
+class Terminal(Case):
+    def test_colours_are_for_terminals_and_control_characters_are_not(self):
+        for no_color, wanted in (("", b"\x1b[1mt\x1b[0m"), ("1", b"[1] t ")):
+            master, slave = pty.openpty()
+            self.addCleanup(os.close, master)
+            sub = subprocess.Popen([MIDGE, "sub", "t", "--timeout", "10s", "-c", "1"], stdout=slave,
+                                   env={**self.environment, "TERM": "xterm", "NO_COLOR": no_color})
+            os.close(slave)
+            self.addCleanup(sub.kill)
+            while sub.poll() is None:
+                self.midge("pub", "t", stdin=b"\x1b]0;evil\x07")
+                time.sleep(0.02)
+            shown = os.read(master, 65536)
+            self.assertIn(wanted, shown)
+            self.assertEqual(sub.returncode, OK)
+            self.assertNotIn(b"\x1b]", shown)
+            self.assertIn(b"\\x1b]0;evil\\x07", shown)
+
+
+@unittest.skipUnless(NATS, "NATS_CLI is not set")
+class BesideNats(Case):
+    def nats(self, *arguments, stdin=b""):
+        done = subprocess.run([NATS, *arguments], input=stdin, capture_output=True, timeout=TIMEOUT_S,
+                              env=self.environment)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.decode()
+
+    def test_each_answers_the_other(self):
+        self.begin_responder("ours", "--echo")
+        self.assertIn("hello", self.nats("request", "ours", "hello", "--raw"))
+        theirs = self.begin(NATS, "reply", "theirs", "from nats", "-H", "By:nats")
+        self.wait_for_interest("theirs", theirs)
+        self.assertIn("from nats", self.midge("req", "theirs", "hi"))
+
+    def test_contexts(self):
+        self.nats("context", "add", "here", "--server", self.server.url, "--description", "x")
+        self.nats("context", "add", "elsewhere", "--server", "nats://127.0.0.1:1", "--select")
+        del_url = {"NATS_URL": ""}
+        self.assertIn(self.server.url, self.midge("rtt", "-c", "1", "--context", "here", **del_url))
+        self.midge("rtt", "-c", "1", status=CONNECTION, **del_url)
+        self.assertIn("127.0.0.1:1", self.said)
+        self.assertIn(self.server.url, self.midge("rtt", "-c", "1"), "$NATS_URL goes before a selected one")
+        self.assertIn(self.server.url, self.midge("rtt", "-c", "1", "-s", self.server.url, **del_url))
+        path = Path(self.home.name, "nats/context/here.json")
+        path.write_text("{ no JSON")
+        self.midge("rtt", "--context", "here", status=USAGE)
+        self.assertIn("here.json:1:", self.said)
+
+
+if __name__ == "__main__":
+    unittest.main()
