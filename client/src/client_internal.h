@@ -54,7 +54,10 @@
 /* Open requests of one client: what 18 bits of an inbox token can tell apart. */
 #define MIDGE_CLIENT_REQUESTS_MAX 262143u
 
-#define MIDGE_CLIENT_SUBJECT_MAX 4096u
+/* Bytes of a subject with its reply or queue name: beyond it the control line would be longer than
+ * servers take, which costs the connection. Source: nats-server v2.15.2, server/const.go:
+ * MAX_CONTROL_LINE_SIZE 4096, of which sizes, sid and blanks need less than 96. */
+#define MIDGE_CLIENT_SUBJECT_MAX 4000u
 
 /* The sid of the inbox subscription that all requests share; user subscriptions follow. */
 #define MIDGE_CLIENT_INBOX_SID 1u

@@ -72,14 +72,18 @@ static enum midge_status wait_for_room(struct midge_client *client)
 enum midge_status midge_publish_measure(struct midge_client *client, struct midge_frame_out *frame)
 {
     const uint64_t body_len = (uint64_t)frame->header_len + frame->payload_len;
+    const uint32_t reply_len =
+        frame->is_request ? client->inbox_len + MIDGE_CLIENT_TOKEN_LEN : frame->reply.len;
     enum midge_status status;
 
+    if (MIDGE_UNLIKELY((uint64_t)frame->subject.len + reply_len > MIDGE_CLIENT_SUBJECT_MAX))
+        return MIDGE_E_SUBJECT;
     if (MIDGE_UNLIKELY(!midge_subject_is_publishable(frame->subject)))
         return MIDGE_E_SUBJECT;
     if (frame->is_reply_checked && frame->reply.len > 0 &&
         !midge_subject_is_publishable(frame->reply))
         return MIDGE_E_SUBJECT;
-    if (MIDGE_UNLIKELY(body_len > MIDGE_PAYLOAD_MAX))
+    if (MIDGE_UNLIKELY(frame->payload_len > MIDGE_PAYLOAD_MAX || body_len > MIDGE_PAYLOAD_MAX))
         return MIDGE_E_PAYLOAD;
     if (client->was_connected) {
         if (MIDGE_UNLIKELY(body_len > client->facts.max_payload))

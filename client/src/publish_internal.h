@@ -13,6 +13,7 @@ struct midge_frame_out {
     struct midge_slice subject;
     struct midge_slice reply;
     bool is_reply_checked; /* check it, too: it is the user's */
+    bool is_request;       /* its reply will be the client's inbox */
     uint32_t header_len;
     const struct midge_headers *headers;
     const void *payload;

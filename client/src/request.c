@@ -348,6 +348,7 @@ static enum midge_status subscribe_inbox(struct midge_client *client)
 static struct midge_frame_out frame_of(const struct midge_outgoing *outgoing)
 {
     return (struct midge_frame_out){
+        .is_request = true,
         .subject = midge_slice_text(outgoing->subject),
         .headers = outgoing->headers,
         .header_len = midge_headers_encoded_len(outgoing->headers),
@@ -439,6 +440,7 @@ enum midge_status midge_client_request(struct midge_client *client, const char *
                                        const struct midge_msg **reply_out)
 {
     struct midge_frame_out frame = {
+        .is_request = true,
         .subject = midge_slice_text(subject),
         .payload = payload,
         .payload_len = payload_len,

@@ -266,12 +266,12 @@ bool midge_sub_deliver(struct midge_client *client, uint64_t sid, const struct m
 static enum midge_status check_names(const char *subject, const struct midge_sub_options *options)
 {
     const char *queue = options == NULL ? NULL : options->queue;
+    const size_t subject_len = strnlen(subject, MIDGE_CLIENT_SUBJECT_MAX + 1);
+    const size_t queue_len = queue == NULL ? 0 : strnlen(queue, MIDGE_CLIENT_SUBJECT_MAX + 1);
 
-    if (strlen(subject) > MIDGE_CLIENT_SUBJECT_MAX ||
-        !midge_subject_is_subscribable(midge_slice_text(subject)))
-        return MIDGE_E_SUBJECT;
-    if (queue != NULL && (strlen(queue) > MIDGE_CLIENT_SUBJECT_MAX ||
-                          !midge_subject_is_queue_name(midge_slice_text(queue))))
+    if (subject_len + queue_len > MIDGE_CLIENT_SUBJECT_MAX ||
+        !midge_subject_is_subscribable(midge_slice_text(subject)) ||
+        (queue != NULL && !midge_subject_is_queue_name(midge_slice_text(queue))))
         return MIDGE_E_SUBJECT;
     return MIDGE_OK;
 }

@@ -352,8 +352,8 @@ MIDGE_API void midge_client_stats(const struct midge_client *client,
 /*
  * A message to send. Zero it, then set what is needed. All borrowed during the call.
  *
- * subject and reply have 1 to 4,000 bytes, none of them a space or a control character, no empty
- * token and no wildcard token.
+ * subject and reply have no space, no control character, no empty token and no wildcard token. They
+ * have at least one byte, and at most 4,000 together: servers take control lines of 4,096.
  */
 struct midge_outgoing {
     const char *subject;
@@ -410,7 +410,8 @@ midge_client_flush(struct midge_client *client, uint32_t timeout_ms, uint64_t *r
 
 /* What a subscription may hold, beside the defaults of the client. Zero it first. */
 struct midge_sub_options {
-    const char *queue;  /* one member of the group gets each message; NULL = none */
+    const char *queue;  /* one member of the group gets each message; at most 4,000 bytes with the
+                           subject; NULL = none */
     uint32_t msgs_max;  /* 0 = the client's sub_msgs_max */
     uint64_t bytes_max; /* 0 = the client's sub_bytes_max */
 };
