@@ -343,22 +343,18 @@ void midge_client_close(struct midge_client *client, enum midge_status status)
     midge_loop_wake(loop, NULL);
 }
 
-/* Try to send what is queued. A send that took everything ends no wait, so only a full socket is
- * waited for; and what a turn that is still open has sent is known when it ends. */
+/* Try to send what is queued. */
 static void send_rest(struct midge_client *client)
 {
     struct midge_loop *loop = client->loop;
     const uint64_t deadline_ns = midge_loop_deadline(loop, client->options.drain_timeout_ms);
 
-    midge_loop_turn(loop);
+    loop->output_waiters++;
     while (client->link != NULL && client->link->state == MIDGE_LINK_READY &&
            midge_out_left(&client->pending) + midge_out_left(&client->sending) > 0 &&
-           midge_ring_now_ns(loop->ring) < deadline_ns) {
-        if (client->link->is_blocked)
-            midge_loop_turn_until(loop, deadline_ns);
-        else
-            midge_loop_turn(loop);
-    }
+           midge_ring_now_ns(loop->ring) < deadline_ns)
+        midge_loop_turn_until(loop, deadline_ns);
+    loop->output_waiters--;
 }
 
 /* Until the ring has let go of the client's links. */

@@ -351,7 +351,8 @@ struct midge_loop {
     bool is_turn_open; /* between wait and the last event */
     bool is_stopped;   /* a caller has a borrowed message: leave the turn */
     uint32_t callback_depth;
-    uint64_t progress; /* raised when something was delivered or told */
+    uint64_t progress;       /* raised when something was delivered or told */
+    uint32_t output_waiters; /* calls that wait until something was sent */
     _Atomic bool is_interrupted;
     bool is_parked;  /* the foreign loop polls the descriptor */
     uint64_t now_ns; /* of this turn */
@@ -405,7 +406,8 @@ MIDGE_MUST_CHECK enum midge_status
 midge_loop_drive(struct midge_loop *loop, struct midge_waiter *waiter, uint64_t deadline_ns);
 /* One turn without waiting. */
 void midge_loop_turn(struct midge_loop *loop);
-/* One whole turn, with a wait even where no call waits; at the end of a client. */
+/* To the end of the open turn, or one whole turn, with a wait even where no call waits; at the end
+ * of a client. */
 void midge_loop_turn_until(struct midge_loop *loop, uint64_t deadline_ns);
 /* True if links of the client are left, dead ones included. */
 bool midge_loop_has_links(const struct midge_loop *loop, const struct midge_client *client);

@@ -26,11 +26,6 @@ static uint64_t queued_bytes(const struct midge_client *client)
     return midge_out_left(&client->pending) + midge_out_left(&client->sending);
 }
 
-struct room {
-    struct midge_client *client;
-    uint64_t len;
-};
-
 /* A message is let in while less than the bound is queued, so that one as long as the bound fits.
  */
 static enum midge_status look_for_room(const struct midge_client *client)
@@ -47,25 +42,24 @@ static enum midge_status look_for_room(const struct midge_client *client)
 
 static bool has_room(void *context)
 {
-    const struct room *room = context;
-
-    return look_for_room(room->client) != MIDGE_FULL;
+    return look_for_room(context) != MIDGE_FULL;
 }
 
 /* Wait until less is queued, if this call may. */
 static enum midge_status wait_for_room(struct midge_client *client)
 {
     struct midge_loop *loop = client->loop;
-    struct room room = {.client = client};
-    struct midge_waiter waiter = {.is_done = has_room, .context = &room};
+    struct midge_waiter waiter = {.is_done = has_room, .context = client};
     enum midge_status status;
 
     midge_output_flush(client, true);
     status = look_for_room(client);
     if (status != MIDGE_FULL || !midge_loop_may_wait(loop) || client->options.send_wait_ms == 0)
         return status;
+    loop->output_waiters++;
     status =
         midge_loop_drive(loop, &waiter, midge_loop_deadline(loop, client->options.send_wait_ms));
+    loop->output_waiters--;
     return status == MIDGE_OK ? look_for_room(client) : MIDGE_FULL;
 }
 
