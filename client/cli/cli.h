@@ -5,6 +5,7 @@
  *   flags.c     flags that several subcommands have, and how their values are read
  *   context.c   contexts that the `nats` command has stored
  *   connect.c   from flags to a connection; signals; what went wrong, in words
+ *   input.c     payloads from the command line and from standard input
  *   print.c     messages for people, programs and pipes
  *   pub.c, sub.c, req.c, reply.c, rtt.c, server.c   one subcommand each
  *
@@ -170,7 +171,7 @@ void midge_cli_say(const char *format, ...) __attribute__((format(printf, 1, 2))
 enum midge_status midge_cli_wait_until(struct midge_cli *cli, uint64_t until_ns);
 uint64_t midge_cli_now_ns(void);
 
-/* --- print.c --- */
+/* --- input.c --- */
 
 /* A payload: an argument, or what standard input has. */
 struct midge_cli_payload {
@@ -180,8 +181,29 @@ struct midge_cli_payload {
 };
 
 /** The payload that a word gives. NULL: standard input where it is no terminal, else nothing; `-`:
- * standard input. Ends the process where it cannot be read. End it with free(payload.owned). */
+ * standard input. To be called before midge_cli_connect(), since nobody looks after the connection
+ * meanwhile. Ends the process where it cannot be read. End it with free(payload.owned). */
 struct midge_cli_payload midge_cli_read_payload(const char *word);
+
+/* Standard input, line by line. Zero it first; end it with free(lines.bytes). */
+struct midge_cli_lines {
+    char *bytes; /* owned */
+    size_t cap;
+    size_t start;  /* of what has not been taken */
+    size_t looked; /* no newline from start to here */
+    size_t end;    /* of what has been read */
+    bool is_over;  /* nothing follows */
+};
+
+/** The next line, without its newline. Before it waits for one, what is queued is sent; while it
+ * waits, the connection is looked after.
+ * @param line_out  borrowed until the next call
+ * @return MIDGE_OK; MIDGE_AGAIN after the last one, or if interrupted; else why there is no
+ * connection any more. Ends the process where standard input cannot be read. */
+enum midge_status midge_cli_next_line(const struct midge_cli *cli, struct midge_cli_lines *lines,
+                                      struct midge_slice *line_out);
+
+/* --- print.c --- */
 
 /** Print one message: as JSON, raw, or for people. @param number  from 1; 0 = do not show it */
 void midge_cli_print_msg(const struct midge_cli *cli, const struct midge_msg *msg, uint64_t number);

@@ -1,4 +1,4 @@
-/* Messages for people, for programs and for pipes; payloads from standard input. */
+/* Messages for people, for programs and for pipes. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,53 +11,6 @@
 #define COLOR_DIM    "\033[2m"
 #define COLOR_STRONG "\033[1m"
 #define COLOR_OFF    "\033[0m"
-
-/* The largest payload that a server may take. Source: nats-server v2.15.2, server/const.go. */
-#define PAYLOAD_LEN_MAX (64u * 1024 * 1024)
-
-#define READ_LEN_FIRST 65536u
-
-/* --- payloads --- */
-
-static void grow(char **bytes, size_t *cap)
-{
-    const size_t larger = *cap == 0 ? READ_LEN_FIRST : *cap * 2;
-    char *grown = realloc(*bytes, larger);
-
-    if (grown == NULL) {
-        midge_cli_say("standard input: out of memory");
-        exit(MIDGE_CLI_EXIT_ERROR);
-    }
-    *bytes = grown;
-    *cap = larger;
-}
-
-struct midge_cli_payload midge_cli_read_payload(const char *word)
-{
-    struct midge_cli_payload payload = {.bytes = ""};
-    size_t cap = 0;
-
-    if (word != NULL && strcmp(word, "-") != 0) {
-        payload.bytes = word;
-        payload.len = strlen(word);
-        return payload;
-    }
-    if (word == NULL && isatty(STDIN_FILENO) == 1)
-        return payload;
-    while (!feof(stdin)) {
-        if (payload.len == cap)
-            grow(&payload.owned, &cap);
-        payload.len += fread(payload.owned + payload.len, 1, cap - payload.len, stdin);
-        if (ferror(stdin) != 0 || payload.len > PAYLOAD_LEN_MAX) {
-            midge_cli_say("standard input: %s", ferror(stdin) != 0
-                                                    ? strerror(errno)
-                                                    : "more than 64 MiB, which no server takes");
-            exit(MIDGE_CLI_EXIT_ERROR);
-        }
-    }
-    payload.bytes = payload.owned;
-    return payload;
-}
 
 /* --- JSON --- */
 

@@ -65,41 +65,38 @@ static enum midge_status pause_between(struct publishing *publishing, uint64_t s
     return status == MIDGE_AGAIN ? MIDGE_OK : status;
 }
 
-static enum midge_status publish_one_payload(struct publishing *publishing, const char *word)
+static enum midge_status publish_payload(struct publishing *publishing,
+                                         const struct midge_cli_payload *payload)
 {
     const uint64_t count = publishing->cli->count > 0 ? publishing->cli->count : 1;
     const uint64_t start_ns = midge_cli_now_ns();
-    struct midge_cli_payload payload = midge_cli_read_payload(word);
     enum midge_status status = MIDGE_OK;
 
     while (status == MIDGE_OK && publishing->msg_count < count && !midge_cli_is_stopped()) {
-        status = publish(publishing, payload.bytes, payload.len);
+        status = publish(publishing, payload->bytes, payload->len);
         if (status == MIDGE_OK && publishing->msg_count < count)
             status = pause_between(publishing, start_ns);
     }
-    free(payload.owned);
     return status;
 }
 
 static enum midge_status publish_lines(struct publishing *publishing)
 {
     const uint64_t start_ns = midge_cli_now_ns();
+    const uint64_t count = publishing->cli->count > 0 ? publishing->cli->count : UINT64_MAX;
+    struct midge_cli_lines lines = {0};
+    struct midge_slice line;
     enum midge_status status = MIDGE_OK;
-    char *line = NULL;
-    size_t cap = 0;
-    ssize_t len;
 
-    while (status == MIDGE_OK && !midge_cli_is_stopped() &&
-           (publishing->cli->count == 0 || publishing->msg_count < publishing->cli->count) &&
-           (len = getline(&line, &cap, stdin)) >= 0) {
-        if (len > 0 && line[len - 1] == '\n')
-            len--;
-        status = publish(publishing, line, (size_t)len);
+    while (status == MIDGE_OK && publishing->msg_count < count && !midge_cli_is_stopped()) {
+        status = midge_cli_next_line(publishing->cli, &lines, &line);
+        if (status == MIDGE_OK)
+            status = publish(publishing, line.base, line.len);
         if (status == MIDGE_OK)
             status = pause_between(publishing, start_ns);
     }
-    free(line);
-    return status;
+    free(lines.bytes);
+    return status == MIDGE_AGAIN ? MIDGE_OK : status;
 }
 
 static void report(const struct publishing *publishing)
@@ -123,21 +120,26 @@ static int run(struct midge_cli *cli)
         .outgoing = {.subject = cli->words[0], .reply = cli->reply, .headers = cli->headers},
     };
     const uint64_t timeout_ms = cli->has_timeout ? cli->timeout_ms : 5000;
+    struct midge_cli_payload payload = {0};
     enum midge_status status;
 
     if (cli->is_lines && cli->word_count > 1)
         midge_cli_usage(cli,
                         "--lines takes payloads from standard input, so '%s' is one word too many",
                         cli->words[1]);
+    if (!cli->is_lines)
+        payload = midge_cli_read_payload(cli->word_count > 1 ? cli->words[1] : NULL);
     midge_cli_connect(cli);
-    status = cli->is_lines
-                 ? publish_lines(&publishing)
-                 : publish_one_payload(&publishing, cli->word_count > 1 ? cli->words[1] : NULL);
+    status = cli->is_lines ? publish_lines(&publishing) : publish_payload(&publishing, &payload);
+    free(payload.owned);
     /* The server has worked on all of it, or said what it refuses, when this is over. */
     if (status == MIDGE_OK)
         status = midge_client_flush(cli->client, (uint32_t)timeout_ms, NULL);
-    if (status != MIDGE_OK && !midge_cli_is_stopped())
+    if (status != MIDGE_OK && !midge_cli_is_stopped()) {
+        if (publishing.is_shown)
+            (void)fputc('\n', stderr);
         return midge_cli_fail(cli, cli->words[0], status);
+    }
     report(&publishing);
     return MIDGE_CLI_EXIT_OK;
 }

@@ -4,6 +4,7 @@ status, JSON that parses, contexts that the `nats` command wrote, and the `nats`
     test_cli.py midge|nats-server [TEST...]
 """
 
+import fcntl
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 from pathlib import Path
@@ -49,15 +51,17 @@ class Case(unittest.TestCase):
         self.assertEqual(done.returncode, status, f"{arguments}: {done.stdout} {done.stderr}")
         return done.stdout.decode()
 
-    def begin(self, program, *arguments):
+    def begin(self, program, *arguments, stdin=subprocess.DEVNULL):
         """Start one that stays, and have it ended whatever comes."""
-        process = subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        process = subprocess.Popen([program, *arguments], stdin=stdin, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, env=self.environment)
 
         def end():
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
         self.addCleanup(end)
         return process
@@ -181,6 +185,45 @@ class Messages(Case):
                          {"subject": "d", "count": 100000, "bytes": 300000})
         paced = self.midge("pub", "d", "", "--count", "3", "--interval", "10ms", "--json")
         self.assertEqual(json.loads(paced), {"subject": "d", "count": 3, "bytes": 0})
+
+    def test_a_line_leaves_before_the_next_one_is_there(self):
+        sub = self.begin(MIDGE, "sub", "--raw", "--count", "4", "g")
+        self.wait_until_subscribed(sub, "g")
+        pub = self.begin(MIDGE, "pub", "g", "--lines", stdin=subprocess.PIPE)
+        self.assertEqual(self.read_line(sub), "ready?")
+        for line in ("one", "two"):
+            pub.stdin.write(f"{line}\n".encode())
+            pub.stdin.flush()
+            self.assertEqual(self.read_line(sub), line)
+        pub.stdin.write(b"no newline")
+        pub.stdin.close()
+        self.assertEqual(self.read_line(sub), "no newline")
+        self.assertEqual(pub.wait(TIMEOUT_S), OK)
+
+    def test_lines_of_any_length(self):
+        lines = ["x" * length for length in (0, 1, 65535, 65536, 65537, 200000, 1)]
+        sub = self.begin(MIDGE, "sub", "--raw", "--count", str(len(lines) + 1), "i")
+        self.wait_until_subscribed(sub, "i")
+        self.midge("pub", "i", "--lines", stdin="\n".join(lines).encode())
+        self.assertEqual(sub.communicate(timeout=TIMEOUT_S)[0].decode().split("\n"), ["ready?", *lines, ""])
+
+    def test_an_interrupt_ends_the_wait_for_input(self):
+        for arguments, status in ((("pub", "j", "--lines"), OK), (("pub", "j", "-"), -signal.SIGINT)):
+            pub = self.begin(MIDGE, *arguments, stdin=subprocess.PIPE)
+            pub.stdin.write(b"x\n")
+            pub.stdin.flush()
+            self.wait_until_read(pub.stdin)
+            pub.send_signal(signal.SIGINT)
+            self.assertEqual(pub.wait(TIMEOUT_S), status)
+            pub.stdin.close()
+            self.assertEqual(pub.stderr.read(), b"")
+
+    def wait_until_read(self, pipe):
+        for _ in range(1000):
+            if fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0") == b"\0\0\0\0":
+                return
+            time.sleep(0.01)
+        self.fail("it does not read")
 
     def test_sub_ends_when_nothing_comes(self):
         self.assertEqual(self.midge("sub", "nothing", "--timeout", "0.1", status=TIMED_OUT), "")
