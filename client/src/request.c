@@ -371,6 +371,7 @@ static enum midge_status send_request(struct midge_client *client, struct midge_
         status = subscribe_inbox(client);
     if (status == MIDGE_OK)
         status = midge_publish_put(client, frame);
+    frame->reply = midge_slice_make(NULL, 0);
     if (status != MIDGE_OK) {
         close_request(request);
         return status;

@@ -481,12 +481,11 @@ static void answer_info(struct midge_link *link)
 {
     const struct midge_client *client = link->client;
     const struct midge_server_facts *facts = &client->facts;
+    const bool is_plain = link->tls == NULL;
 
-    if (link->tls != NULL) {
-        send_connect(link);
-    } else if (facts->tls_required || (wants_tls(client) && facts->tls_available)) {
+    if (is_plain && (facts->tls_required || (wants_tls(client) && facts->tls_available))) {
         (void)begin_tls(link, MIDGE_LINK_TLS);
-    } else if (wants_tls(client)) {
+    } else if (is_plain && wants_tls(client)) {
         midge_session_lost(link, MIDGE_E_TLS, "the server offers no encrypted connection");
     } else {
         send_connect(link);

@@ -586,6 +586,7 @@ void midge_sub_free_all(struct midge_client *client)
 {
     while (client->owned_subs != NULL) {
         struct midge_sub *sub = client->owned_subs;
+        MIDGE_ASSERT(sub->previous_owned == NULL);
         disown(client, sub);
         free_sub(sub);
     }

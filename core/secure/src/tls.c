@@ -136,12 +136,22 @@ static bool is_address(const char *host_name)
     return inet_pton(AF_INET, host_name, bytes) == 1 || inet_pton(AF_INET6, host_name, bytes) == 1;
 }
 
+/* OpenSSL's macro takes the name as something that it might change, though it copies it. */
+static bool set_server_name(SSL *ssl, const char *host_name)
+{
+    char *copy = strdup(host_name);
+    const bool is_set = copy != NULL && SSL_set_tlsext_host_name(ssl, copy) == 1;
+
+    free(copy);
+    return is_set;
+}
+
 static bool set_host_name(SSL *ssl, const char *host_name)
 {
     if (is_address(host_name))
         return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host_name) == 1;
     SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    return SSL_set1_host(ssl, host_name) == 1 && SSL_set_tlsext_host_name(ssl, host_name) == 1;
+    return SSL_set1_host(ssl, host_name) == 1 && set_server_name(ssl, host_name);
 }
 
 enum midge_status midge_tls_create(struct midge_tls_context *context, const char *host_name,
