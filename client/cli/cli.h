@@ -67,8 +67,8 @@ struct json_t;
 
 /* What the command line says. Strings are borrowed from argv, or from `context`. */
 struct midge_cli {
-    const struct midge_cli_command *command;
-    char **words; /* what is not a flag: borrowed from argv */
+    const struct midge_cli_command *command; /* NULL = not known yet */
+    char **words;                            /* what is not a flag: borrowed from argv */
     int word_count;
 
     struct midge_options options;
@@ -119,6 +119,13 @@ extern const struct midge_cli_command midge_cli_rtt;
 extern const struct midge_cli_command midge_cli_server;
 
 /* --- flags.c --- */
+
+/** Find the subcommand: it may stand behind flags. Ends the process with status 2 for one that no
+ * subcommand has.
+ * @param asked_out  MIDGE_CLI_FLAG_HELP or MIDGE_CLI_FLAG_VERSION if they stand there, else
+ * untouched
+ * @return its index in argv; argc if there is none */
+int midge_cli_skip_flags(int argc, char **argv, int *asked_out);
 
 /** Read the flags of a subcommand. Ends the process where it cannot: status 0 for --help, 2 for
  * what cannot be. @param cli  zeroed; filled */

@@ -35,6 +35,7 @@ static const struct flag flags[] = {
     {MIDGE_CLI_FLAG_TLS_FIRST, "tlsfirst", NULL, "TLS begins before the server's INFO"},
     {MIDGE_CLI_FLAG_INBOX_PREFIX, "inbox-prefix", "SUBJECT", "where replies come to, not _INBOX"},
     {MIDGE_CLI_FLAG_HELP, "help", NULL, "this page"},
+    {MIDGE_CLI_FLAG_VERSION, "version", NULL, "the release of this command"},
     {MIDGE_CLI_FLAG_COUNT, "count", "N", "how many"},
     {MIDGE_CLI_FLAG_INTERVAL, "interval", "TIME", "from one message to the next"},
     {MIDGE_CLI_FLAG_HEADER, "header", "NAME:VALUE", "a header; may be given again"},
@@ -99,14 +100,21 @@ void midge_cli_show_help(FILE *file, const struct midge_cli_command *command)
 
 void midge_cli_usage(const struct midge_cli *cli, const char *format, ...)
 {
+    const struct midge_cli_command *command = cli->command;
     va_list arguments;
 
-    (void)fprintf(stderr, "midge %s: ", cli->command->name);
+    (void)fprintf(stderr, "midge%s%s: ", command != NULL ? " " : "",
+                  command != NULL ? command->name : "");
     va_start(arguments, format);
     (void)vfprintf(stderr, format, arguments);
     va_end(arguments);
-    (void)fprintf(stderr, "\nusage: midge %s %s\n`midge %s --help` has the flags and an example\n",
-                  cli->command->name, cli->command->arguments, cli->command->name);
+    if (command != NULL)
+        (void)fprintf(stderr,
+                      "\nusage: midge %s %s\n`midge %s --help` has the flags and an example\n",
+                      command->name, command->arguments, command->name);
+    else
+        (void)fputs("\nusage: midge COMMAND [ARGUMENT...]\n`midge --help` lists the commands\n",
+                    stderr);
     exit(MIDGE_CLI_EXIT_USAGE);
 }
 
@@ -287,20 +295,55 @@ struct getopt_flags {
     size_t long_count;
 };
 
-static void add_getopt(struct getopt_flags *known, const enum midge_cli_flag *wanted)
+static void add_flag(struct getopt_flags *known, const struct flag *flag)
 {
-    for (; *wanted != 0; wanted++) {
-        const struct flag *flag = find_flag((int)*wanted);
-        const int takes = flag->value != NULL ? required_argument : no_argument;
+    const int takes = flag->value != NULL ? required_argument : no_argument;
 
-        known->longs[known->long_count++] =
-            (struct option){flag->name, takes, NULL, (int)flag->flag};
-        if (!isalpha((int)flag->flag))
-            continue;
-        known->letters[known->letters_len++] = (char)flag->flag;
-        if (takes == required_argument)
-            known->letters[known->letters_len++] = ':';
+    known->longs[known->long_count++] = (struct option){flag->name, takes, NULL, (int)flag->flag};
+    if (!isalpha((int)flag->flag))
+        return;
+    known->letters[known->letters_len++] = (char)flag->flag;
+    if (takes == required_argument)
+        known->letters[known->letters_len++] = ':';
+}
+
+static void add_flags(struct getopt_flags *known, const enum midge_cli_flag *wanted)
+{
+    for (; *wanted != 0; wanted++)
+        add_flag(known, find_flag((int)*wanted));
+}
+
+/* Say what getopt_long() did not like. @param word  the one it has come to */
+static void refuse(const struct midge_cli *cli, int answer, const char *word)
+{
+    const struct flag *flag = find_flag(optopt);
+
+    if (answer == ':' && flag != NULL)
+        midge_cli_usage(cli, "--%s needs a value: %s", flag->name, flag->value);
+    if (flag != NULL && flag->value == NULL)
+        midge_cli_usage(cli, "--%s takes no value", flag->name);
+    if (optopt != 0)
+        midge_cli_usage(cli, "there is no flag -%c (a word that begins with - goes behind --)",
+                        optopt);
+    midge_cli_usage(cli, "there is no flag %s (a word that begins with - goes behind --)", word);
+}
+
+int midge_cli_skip_flags(int argc, char **argv, int *asked_out)
+{
+    const struct midge_cli nothing = {0};
+    struct getopt_flags known = {.letters = "+:", .letters_len = 2};
+    int flag;
+
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+        add_flag(&known, &flags[i]);
+    opterr = 0;
+    while ((flag = getopt_long(argc, argv, known.letters, known.longs, NULL)) != -1) {
+        if (flag == ':' || flag == '?')
+            refuse(&nothing, flag, argv[optind - 1]);
+        if (flag == MIDGE_CLI_FLAG_HELP || flag == MIDGE_CLI_FLAG_VERSION)
+            *asked_out = flag;
     }
+    return optind;
 }
 
 void midge_cli_parse(struct midge_cli *cli, const struct midge_cli_command *command, int argc,
@@ -311,15 +354,12 @@ void midge_cli_parse(struct midge_cli *cli, const struct midge_cli_command *comm
 
     cli->command = command;
     midge_options_init(&cli->options);
-    add_getopt(&known, connection_flags);
-    add_getopt(&known, command->flags);
-    opterr = 0;
+    add_flags(&known, connection_flags);
+    add_flags(&known, command->flags);
+    optind = 0; /* from the start, with other letters */
     while ((flag = getopt_long(argc, argv, known.letters, known.longs, NULL)) != -1) {
-        if (flag == ':')
-            midge_cli_usage(cli, "%s needs a value", argv[optind - 1]);
-        if (flag == '?')
-            midge_cli_usage(cli, "there is no flag %s (a word that begins with - goes behind --)",
-                            argv[optind - 1]);
+        if (flag == ':' || flag == '?')
+            refuse(cli, flag, argv[optind - 1]);
         if (flag == MIDGE_CLI_FLAG_HELP) {
             midge_cli_show_help(stdout, command);
             exit(MIDGE_CLI_EXIT_OK);

@@ -35,40 +35,56 @@ static const struct midge_cli_command *find_command(const char *name)
     return NULL;
 }
 
+static const struct midge_cli_command *need_command(const char *name)
+{
+    const struct midge_cli_command *command = find_command(name);
+
+    if (command != NULL)
+        return command;
+    (void)fprintf(stderr, "midge: there is no command '%s'; `midge --help` lists them\n", name);
+    exit(MIDGE_CLI_EXIT_USAGE);
+}
+
 /* `midge help [COMMAND]`. */
 static int help(const char *name)
 {
-    const struct midge_cli_command *command = name != NULL ? find_command(name) : NULL;
-
-    if (command != NULL)
-        midge_cli_show_help(stdout, command);
+    if (name != NULL)
+        midge_cli_show_help(stdout, need_command(name));
     else
         show_commands(stdout);
     return MIDGE_CLI_EXIT_OK;
+}
+
+/* Flags that stand before the command are read with those behind it. */
+static void move_to_front(char **argv, int index)
+{
+    char *word = argv[index];
+
+    memmove(argv + 2, argv + 1, (size_t)(index - 1) * sizeof(*argv));
+    argv[1] = word;
 }
 
 int main(int argc, char **argv)
 {
     const struct midge_cli_command *command;
     struct midge_cli cli = {0};
+    int asked = 0;
+    const int index = midge_cli_skip_flags(argc, argv, &asked);
 
-    if (argc < 2) {
-        show_commands(stderr);
-        return MIDGE_CLI_EXIT_USAGE;
-    }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-        strcmp(argv[1], "help") == 0)
-        return help(argc > 2 ? argv[2] : NULL);
-    if (strcmp(argv[1], "--version") == 0) {
+    if (asked == MIDGE_CLI_FLAG_VERSION) {
         (void)puts("midge v" MIDGE_VERSION);
         return MIDGE_CLI_EXIT_OK;
     }
-    command = find_command(argv[1]);
-    if (command == NULL) {
-        (void)fprintf(stderr, "midge: there is no command '%s'; `midge --help` lists them\n",
-                      argv[1]);
+    if (asked == MIDGE_CLI_FLAG_HELP)
+        return help(argv[index]);
+    if (index == argc) {
+        show_commands(stderr);
         return MIDGE_CLI_EXIT_USAGE;
     }
+    if (strcmp(argv[index], "help") == 0)
+        return help(argv[index + 1]);
+    command = need_command(argv[index]);
+    move_to_front(argv, index);
     midge_cli_parse(&cli, command, argc - 1, argv + 1);
     return midge_cli_end(&cli, command->run(&cli));
 }

@@ -113,7 +113,11 @@ class Help(Case):
             (("sub", "a", "--count", "-1"), "--count takes a number"),
             (("sub", "a", "--timeout", "5 minutes"), "--timeout takes a time such as"),
             (("req", "a", "--nonsense"), "there is no flag --nonsense"),
-            (("req", "a", "--timeout"), "--timeout needs a value"),
+            (("req", "a", "-xt"), "there is no flag -x"),
+            (("server", "info", "-c2"), "there is no flag -c"),
+            (("req", "a", "--raw=yes"), "--raw takes no value"),
+            (("req", "a", "--echo"), "there is no flag --echo"),
+            (("req", "a", "--timeout"), "--timeout needs a value: TIME"),
             (("pub", "a", "b", "-H", "no colon"), "--header takes NAME:VALUE"),
             (("pub", "a", "b", "-H", "a b:c"), "cannot be a header"),
             (("pub", "a", "b", "-H", "a:c\r\nd:e"), "cannot be a header"),
@@ -129,8 +133,18 @@ class Help(Case):
             self.midge(*arguments, status=USAGE)
             self.assertIn(why, self.said)
             self.assertIn(f"`midge {arguments[0]} --help`", self.said)
-        self.midge("nonsense", status=USAGE)
-        self.assertIn("no command 'nonsense'", self.said)
+        for arguments in (("nonsense",), ("help", "nonsense"), ("-h", "nonsense"), ("-s", "x", "nonsense")):
+            self.midge(*arguments, status=USAGE)
+            self.assertIn("no command 'nonsense'", self.said)
+        self.midge("--nonsense", "pub", "a", "b", status=USAGE)
+        self.assertIn("midge: there is no flag --nonsense", self.said)
+
+    def test_flags_may_stand_before_the_command_and_anywhere_behind_it(self):
+        wanted = {"subject": "a", "count": 2, "bytes": 2}
+        for line in ("--json -c2 pub a b", "--json pub -c2 a b", "pub a --count=2 b --json",
+                     "--count 2 pub --json -- a b"):
+            self.assertEqual(json.loads(self.midge(*line.split())), wanted)
+        self.assertIn("usage: midge pub ", self.midge("-s", "nats://127.0.0.1:1", "pub", "--help"))
 
 
 class Messages(Case):
