@@ -161,7 +161,11 @@ void midge_cli_connect(struct midge_cli *cli);
 /** True once SIGINT or SIGTERM came. */
 bool midge_cli_is_stopped(void);
 
-/** Deliver what is on its way, send what is queued, close, and free everything of `cli`.
+/** Unsubscribe, deliver what is on its way, send what is queued, and close; within 2 s.
+ * @return the exit status for it */
+int midge_cli_drain(struct midge_cli *cli);
+
+/** Send what is queued, close, and free everything of `cli`.
  * @param status  what the command comes to. @return the exit status of the process */
 int midge_cli_end(struct midge_cli *cli, int status);
 

@@ -15,6 +15,8 @@
 
 #define NS_PER_MS 1000000u
 
+#define DRAIN_MS 2000u
+
 /* What a signal handler may touch. */
 static volatile sig_atomic_t is_stopped;
 static struct midge_client *volatile interrupted;
@@ -174,6 +176,20 @@ enum midge_status midge_cli_wait_until(struct midge_cli *cli, uint64_t until_ns)
     if (until_ns > now_ns)
         left_ms = (until_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
     return midge_client_wait(cli->client, left_ms < INT_MAX ? (uint32_t)left_ms : INT_MAX);
+}
+
+int midge_cli_drain(struct midge_cli *cli)
+{
+    enum midge_status status = midge_client_drain(cli->client, DRAIN_MS);
+
+    /* The interrupt that ended the wait may still be noted, and is taken for a second one. */
+    if (status == MIDGE_AGAIN)
+        status = midge_client_run(cli->client);
+    midge_cli_flush();
+    /* Where the connection is gone, nothing is on its way. */
+    if (status == MIDGE_OK || status == MIDGE_E_CLOSED || status == MIDGE_E_DISCONNECTED)
+        return MIDGE_CLI_EXIT_OK;
+    return midge_cli_fail(cli, "drain", status);
 }
 
 int midge_cli_end(struct midge_cli *cli, int status)

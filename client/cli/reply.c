@@ -25,7 +25,7 @@ static void on_request(void *context, const struct midge_msg *request)
     const size_t len = cli->is_echo ? request->payload.len : answering->payload.len;
     enum midge_status status;
 
-    if (has_enough(answering) || midge_cli_is_stopped())
+    if (has_enough(answering))
         return;
     answering->request_count++;
     midge_cli_print_msg(cli, request, answering->request_count);
@@ -34,17 +34,6 @@ static void on_request(void *context, const struct midge_msg *request)
     status = midge_msg_respond_headers(request, cli->headers, bytes, len);
     if (status != MIDGE_OK)
         (void)midge_cli_fail(cli, "respond", status);
-}
-
-/* Deliver what is on its way, then close. */
-static int finish(struct answering *answering)
-{
-    struct midge_cli *cli = answering->cli;
-    const enum midge_status status = midge_client_drain(cli->client, 2000);
-
-    if (status == MIDGE_OK || status == MIDGE_E_CLOSED || status == MIDGE_AGAIN)
-        return MIDGE_CLI_EXIT_OK;
-    return midge_cli_fail(cli, "drain", status);
 }
 
 static int answer(struct answering *answering)
@@ -57,6 +46,9 @@ static int answer(struct answering *answering)
 
     status =
         midge_client_subscribe(cli->client, cli->words[0], &options, &sub, answering, on_request);
+    /* So many and no more come here: the others of the group get the rest. */
+    if (status == MIDGE_OK && cli->count > 0)
+        status = midge_sub_unsubscribe(sub, cli->count);
     if (status != MIDGE_OK)
         return midge_cli_fail(cli, cli->words[0], status);
     do {
@@ -66,7 +58,7 @@ static int answer(struct answering *answering)
              !midge_cli_is_stopped() && !cli->has_failed);
     if (status != MIDGE_OK && status != MIDGE_AGAIN)
         return midge_cli_fail(cli, "reply", status);
-    return finish(answering);
+    return midge_cli_drain(cli);
 }
 
 static int run(struct midge_cli *cli)

@@ -18,7 +18,7 @@ static void on_msg(void *context, const struct midge_msg *msg)
 {
     struct printing *printing = context;
 
-    if (has_enough(printing) || midge_cli_is_stopped())
+    if (has_enough(printing))
         return;
     printing->msg_count++;
     printing->last_ns = midge_cli_now_ns();
@@ -33,9 +33,12 @@ static int subscribe(struct printing *printing)
 
     for (int i = 0; i < cli->word_count; i++) {
         struct midge_sub *sub; /* ends with the client */
-        const enum midge_status status =
+        enum midge_status status =
             midge_client_subscribe(cli->client, cli->words[i], &options, &sub, printing, on_msg);
 
+        /* Of a single subject no more come here: the others of a queue group get the rest. */
+        if (status == MIDGE_OK && cli->count > 0 && cli->word_count == 1)
+            status = midge_sub_unsubscribe(sub, cli->count);
         if (status != MIDGE_OK)
             return midge_cli_fail(cli, cli->words[i], status);
     }
@@ -68,7 +71,7 @@ static int run(struct midge_cli *cli)
     if (cli->has_failed)
         return MIDGE_CLI_EXIT_ERROR;
     if (has_enough(&printing) || midge_cli_is_stopped())
-        return MIDGE_CLI_EXIT_OK;
+        return midge_cli_drain(cli);
     if (status != MIDGE_OK && status != MIDGE_AGAIN)
         return midge_cli_fail(cli, "sub", status);
     return MIDGE_CLI_EXIT_TIMEOUT;

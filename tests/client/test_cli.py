@@ -10,6 +10,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -249,6 +250,22 @@ class Messages(Case):
             sub.send_signal(number)
             self.assertEqual(sub.wait(TIMEOUT_S), OK)
 
+    def test_what_has_come_before_an_interrupt_is_handled(self):
+        for count, arguments in ((20, ("sub", "--raw", "k")), (21, ("reply", "--raw", "k", "x"))):
+            process = self.begin(MIDGE, *arguments)
+            if arguments[0] == "sub":
+                self.wait_until_subscribed(process, "k")
+                self.read_line(process)
+            else:
+                self.wait_for_interest("k", process)
+            process.send_signal(signal.SIGSTOP)
+            self.midge("pub", "k", "one", "--count", "20")
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGCONT)
+            out, said = process.communicate(timeout=TIMEOUT_S)
+            self.assertEqual((process.returncode, said), (OK, b""))
+            self.assertEqual(len(out.split()), count)
+
     def test_a_closed_pipe_ends_it(self):
         sub = self.begin(MIDGE, "sub", "f")
         self.wait_until_subscribed(sub, "f")
@@ -324,6 +341,21 @@ class Requests(Case):
         self.assertEqual(self.midge("req", "few", "x"), "x\n")
         self.assertEqual(reply.wait(TIMEOUT_S), OK)
         self.midge("req", "few", "x", status=NO_RESPONDERS)
+
+    def test_the_rest_of_a_group_gets_what_is_over_count(self):
+        reply = self.begin(MIDGE, "reply", "l", "x", "--count", "3", "--queue", "group")
+        self.wait_for_interest("l", reply)
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT_S) as other:
+            other.sendall(b'CONNECT {"verbose":false}\r\nSUB l group 1\r\nSUB answer 2\r\n')
+            other.sendall(50 * b"PUB l answer 1\r\n?\r\n")
+            heard = b""
+            # Each of the 50 comes here, or its answer does.
+            while heard.count(b"\r\n?\r\n") + heard.count(b"\r\nx\r\n") < 50:
+                got = other.recv(65536)
+                self.assertNotEqual(got, b"")
+                heard += got
+        self.assertEqual(reply.wait(TIMEOUT_S), OK)
+        self.assertEqual(heard.count(b"\r\nx\r\n"), 2)
 
     def test_inbox_prefix(self):
         reply = self.begin_responder("prefixed", "--echo", "--json")
