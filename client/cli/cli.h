@@ -72,8 +72,9 @@ struct midge_cli {
     int word_count;
 
     struct midge_options options;
-    const char *context_name; /* NULL = the one that is selected */
+    const char *context_name; /* asked for; NULL = the one that is selected */
     struct json_t *context;   /* owned; NULL = none */
+    const char *nkey_file;    /* NULL = none */
     char *nkey_seed;          /* owned; NULL = none */
 
     struct midge_headers *headers; /* owned; NULL = none */
@@ -143,14 +144,13 @@ __attribute__((format(printf, 2, 3)));
  * is none of these, or over 1,000 hours */
 bool midge_cli_parse_duration(const char *text, uint64_t *ms_out);
 
-/** Take the nkey seed of a file: its first line that begins with S. Ends with status 2 if there is
- * none. @param path  NULL does nothing */
-void midge_cli_read_nkey(struct midge_cli *cli, const char *path);
+/** True if somebody has said who connects. */
+bool midge_cli_knows_who(const struct midge_cli *cli);
 
 /* --- context.c --- */
 
-/** Take what the context of the `nats` command says that flags and environment do not. Ends with
- * status 2 if one is asked for that is not there. */
+/** Take what the context of the `nats` command says that nobody has said yet. Ends with status 2 if
+ * one is asked for that is not there. */
 void midge_cli_apply_context(struct midge_cli *cli);
 
 /* --- connect.c --- */

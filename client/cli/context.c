@@ -72,21 +72,20 @@ static const char *text_of(struct json_t *context, const char *key, bool is_path
     return json_string_value(value);
 }
 
-/* Each value is taken where the command line has none. */
+/* Each value is taken where there is none yet. */
 static void take(struct midge_cli *cli, struct json_t *context)
 {
     struct midge_options *options = &cli->options;
-    const bool knows_who = options->user != NULL || options->token != NULL ||
-                           options->nkey_seed != NULL || options->credentials_file != NULL;
 
     if (options->url == NULL)
         options->url = text_of(context, "url", false);
-    if (!knows_who) {
+    if (!midge_cli_knows_who(cli)) {
         options->user = text_of(context, "user", false);
-        options->password = text_of(context, "password", false);
+        if (options->password == NULL)
+            options->password = text_of(context, "password", false);
         options->token = text_of(context, "token", false);
         options->credentials_file = text_of(context, "creds", true);
-        midge_cli_read_nkey(cli, text_of(context, "nkey", true));
+        cli->nkey_file = text_of(context, "nkey", true);
     }
     if (options->tls_ca_file == NULL)
         options->tls_ca_file = text_of(context, "ca", true);

@@ -18,38 +18,41 @@ struct flag {
     const char *name;
     const char *value; /* what it takes, for the help page; NULL = nothing */
     const char *help;
+    const char *environment; /* has it where the command line does not; NULL = nothing */
 };
 
 static const struct flag flags[] = {
     {MIDGE_CLI_FLAG_SERVER, "server", "URL",
-     "where: nats://, tls:// or unix:///path; several by commas"},
-    {MIDGE_CLI_FLAG_CONTEXT, "context", "NAME", "a context of the `nats` command"},
-    {MIDGE_CLI_FLAG_USER, "user", "NAME", "name, or a token if there is no password"},
-    {MIDGE_CLI_FLAG_PASSWORD, "password", "WORD", "password"},
-    {MIDGE_CLI_FLAG_TOKEN, "token", "WORD", "token"},
-    {MIDGE_CLI_FLAG_CREDS, "creds", "FILE", "credentials: a JWT and its seed"},
-    {MIDGE_CLI_FLAG_NKEY, "nkey", "FILE", "a file that holds an nkey seed"},
-    {MIDGE_CLI_FLAG_TLS_CA, "tlsca", "FILE", "certificates that are trusted, PEM"},
-    {MIDGE_CLI_FLAG_TLS_CERT, "tlscert", "FILE", "the client's certificate, PEM"},
-    {MIDGE_CLI_FLAG_TLS_KEY, "tlskey", "FILE", "its key, PEM"},
-    {MIDGE_CLI_FLAG_TLS_FIRST, "tlsfirst", NULL, "TLS begins before the server's INFO"},
-    {MIDGE_CLI_FLAG_INBOX_PREFIX, "inbox-prefix", "SUBJECT", "where replies come to, not _INBOX"},
-    {MIDGE_CLI_FLAG_HELP, "help", NULL, "this page"},
-    {MIDGE_CLI_FLAG_VERSION, "version", NULL, "the release of this command"},
-    {MIDGE_CLI_FLAG_COUNT, "count", "N", "how many"},
-    {MIDGE_CLI_FLAG_INTERVAL, "interval", "TIME", "from one message to the next"},
-    {MIDGE_CLI_FLAG_HEADER, "header", "NAME:VALUE", "a header; may be given again"},
-    {MIDGE_CLI_FLAG_REPLY, "reply", "SUBJECT", "where answers are to be sent"},
-    {MIDGE_CLI_FLAG_LINES, "lines", NULL, "each line of standard input is a message"},
-    {MIDGE_CLI_FLAG_QUEUE, "queue", "NAME", "queue group: one of its members gets each message"},
-    {MIDGE_CLI_FLAG_TIMEOUT, "timeout", "TIME", "how long to wait, such as 500ms or 2s"},
-    {MIDGE_CLI_FLAG_REPLIES, "replies", "N",
-     "wait for so many; 0 = for all until the time is over"},
-    {MIDGE_CLI_FLAG_SILENCE, "silence", "TIME", "stop when so long no further reply came"},
-    {MIDGE_CLI_FLAG_ECHO, "echo", NULL, "answer with the request itself"},
-    {MIDGE_CLI_FLAG_RAW, "raw", NULL, "payloads alone, each as a line"},
-    {MIDGE_CLI_FLAG_HEADERS_ONLY, "headers-only", NULL, "do not show payloads"},
-    {MIDGE_CLI_FLAG_JSON, "json", NULL, "one JSON object a line"},
+     "where: nats://, tls:// or unix:///path; several by commas", NULL},
+    {MIDGE_CLI_FLAG_CONTEXT, "context", "NAME", "a context of the `nats` command", "NATS_CONTEXT"},
+    {MIDGE_CLI_FLAG_USER, "user", "NAME", "name, or a token if there is no password", "NATS_USER"},
+    {MIDGE_CLI_FLAG_PASSWORD, "password", "WORD", "password", "NATS_PASSWORD"},
+    {MIDGE_CLI_FLAG_TOKEN, "token", "WORD", "token", "NATS_TOKEN"},
+    {MIDGE_CLI_FLAG_CREDS, "creds", "FILE", "credentials: a JWT and its seed", "NATS_CREDS"},
+    {MIDGE_CLI_FLAG_NKEY, "nkey", "FILE", "a file that holds an nkey seed", "NATS_NKEY"},
+    {MIDGE_CLI_FLAG_TLS_CA, "tlsca", "FILE", "certificates that are trusted, PEM", "NATS_CA"},
+    {MIDGE_CLI_FLAG_TLS_CERT, "tlscert", "FILE", "the client's certificate, PEM", "NATS_CERT"},
+    {MIDGE_CLI_FLAG_TLS_KEY, "tlskey", "FILE", "its key, PEM", "NATS_KEY"},
+    {MIDGE_CLI_FLAG_TLS_FIRST, "tlsfirst", NULL, "TLS begins before the server's INFO", NULL},
+    {MIDGE_CLI_FLAG_INBOX_PREFIX, "inbox-prefix", "SUBJECT", "where replies come to, not _INBOX",
+     NULL},
+    {MIDGE_CLI_FLAG_HELP, "help", NULL, "this page", NULL},
+    {MIDGE_CLI_FLAG_VERSION, "version", NULL, "the release of this command", NULL},
+    {MIDGE_CLI_FLAG_COUNT, "count", "N", "how many", NULL},
+    {MIDGE_CLI_FLAG_INTERVAL, "interval", "TIME", "from one message to the next", NULL},
+    {MIDGE_CLI_FLAG_HEADER, "header", "NAME:VALUE", "a header; may be given again", NULL},
+    {MIDGE_CLI_FLAG_REPLY, "reply", "SUBJECT", "where answers are to be sent", NULL},
+    {MIDGE_CLI_FLAG_LINES, "lines", NULL, "each line of standard input is a message", NULL},
+    {MIDGE_CLI_FLAG_QUEUE, "queue", "NAME", "queue group: one of its members gets each message",
+     NULL},
+    {MIDGE_CLI_FLAG_TIMEOUT, "timeout", "TIME", "how long to wait, such as 500ms or 2s", NULL},
+    {MIDGE_CLI_FLAG_REPLIES, "replies", "N", "wait for so many; 0 = for all until the time is over",
+     NULL},
+    {MIDGE_CLI_FLAG_SILENCE, "silence", "TIME", "stop when so long no further reply came", NULL},
+    {MIDGE_CLI_FLAG_ECHO, "echo", NULL, "answer with the request itself", NULL},
+    {MIDGE_CLI_FLAG_RAW, "raw", NULL, "payloads alone, each as a line", NULL},
+    {MIDGE_CLI_FLAG_HEADERS_ONLY, "headers-only", NULL, "do not show payloads", NULL},
+    {MIDGE_CLI_FLAG_JSON, "json", NULL, "one JSON object a line", NULL},
 };
 
 static const enum midge_cli_flag connection_flags[] = {
@@ -82,7 +85,10 @@ static void show_flags(FILE *file, const enum midge_cli_flag *wanted)
             (void)snprintf(letter, sizeof(letter), "-%c, ", (int)flag->flag);
         (void)snprintf(left, sizeof(left), "%s--%s%s%s", letter, flag->name,
                        flag->value != NULL ? " " : "", flag->value != NULL ? flag->value : "");
-        (void)fprintf(file, "  %-26s %s\n", left, flag->help);
+        (void)fprintf(file, "  %-26s %s%s%s%s\n", left, flag->help,
+                      flag->environment != NULL ? " ($" : "",
+                      flag->environment != NULL ? flag->environment : "",
+                      flag->environment != NULL ? ")" : "");
     }
 }
 
@@ -194,16 +200,14 @@ static void add_header(struct midge_cli *cli, const char *text)
         exit(midge_cli_fail(cli, "headers", status));
 }
 
-void midge_cli_read_nkey(struct midge_cli *cli, const char *path)
+/* Take the seed of the file --nkey: its first line that begins with S. */
+static void read_nkey(struct midge_cli *cli)
 {
     char line[256];
-    FILE *file;
+    FILE *file = fopen(cli->nkey_file, "re");
 
-    if (path == NULL)
-        return;
-    file = fopen(path, "re");
     if (file == NULL)
-        midge_cli_usage(cli, "--nkey: %s: %s", path, strerror(errno));
+        midge_cli_usage(cli, "the nkey file %s: %s", cli->nkey_file, strerror(errno));
     while (cli->nkey_seed == NULL && fgets(line, sizeof(line), file) != NULL) {
         line[strcspn(line, " \t\r\n")] = '\0';
         if (line[0] == 'S')
@@ -212,51 +216,50 @@ void midge_cli_read_nkey(struct midge_cli *cli, const char *path)
     explicit_bzero(line, sizeof(line));
     (void)fclose(file);
     if (cli->nkey_seed == NULL)
-        midge_cli_usage(cli, "--nkey: %s holds no seed: a line that begins with S", path);
+        midge_cli_usage(cli, "the nkey file %s holds no seed: a line that begins with S",
+                        cli->nkey_file);
     cli->options.nkey_seed = cli->nkey_seed;
 }
 
 /* --- reading --- */
 
-/* @return false if it is none of these */
-static bool set_connection(struct midge_cli *cli, int flag, const char *value)
+/* Where the text of a flag for the connection goes. @return NULL if it has none */
+static const char **text_of(struct midge_cli *cli, int flag)
 {
     struct midge_options *options = &cli->options;
+    const struct {
+        enum midge_cli_flag flag;
+        const char **text;
+    } texts[] = {
+        {MIDGE_CLI_FLAG_SERVER, &options->url},
+        {MIDGE_CLI_FLAG_CONTEXT, &cli->context_name},
+        {MIDGE_CLI_FLAG_USER, &options->user},
+        {MIDGE_CLI_FLAG_PASSWORD, &options->password},
+        {MIDGE_CLI_FLAG_TOKEN, &options->token},
+        {MIDGE_CLI_FLAG_CREDS, &options->credentials_file},
+        {MIDGE_CLI_FLAG_NKEY, &cli->nkey_file},
+        {MIDGE_CLI_FLAG_TLS_CA, &options->tls_ca_file},
+        {MIDGE_CLI_FLAG_TLS_CERT, &options->tls_cert_file},
+        {MIDGE_CLI_FLAG_TLS_KEY, &options->tls_key_file},
+        {MIDGE_CLI_FLAG_INBOX_PREFIX, &options->inbox_prefix},
+    };
 
-    if (flag == MIDGE_CLI_FLAG_SERVER)
-        options->url = value;
-    else if (flag == MIDGE_CLI_FLAG_CONTEXT)
-        cli->context_name = value;
-    else if (flag == MIDGE_CLI_FLAG_USER)
-        options->user = value;
-    else if (flag == MIDGE_CLI_FLAG_PASSWORD)
-        options->password = value;
-    else if (flag == MIDGE_CLI_FLAG_TOKEN)
-        options->token = value;
-    else if (flag == MIDGE_CLI_FLAG_CREDS)
-        options->credentials_file = value;
-    else if (flag == MIDGE_CLI_FLAG_NKEY)
-        midge_cli_read_nkey(cli, value);
-    else if (flag == MIDGE_CLI_FLAG_TLS_CA)
-        options->tls_ca_file = value;
-    else if (flag == MIDGE_CLI_FLAG_TLS_CERT)
-        options->tls_cert_file = value;
-    else if (flag == MIDGE_CLI_FLAG_TLS_KEY)
-        options->tls_key_file = value;
-    else if (flag == MIDGE_CLI_FLAG_TLS_FIRST)
-        options->tls = MIDGE_TLS_FIRST;
-    else if (flag == MIDGE_CLI_FLAG_INBOX_PREFIX)
-        options->inbox_prefix = value;
-    else
-        return false;
-    return true;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        if ((int)texts[i].flag == flag)
+            return texts[i].text;
+    }
+    return NULL;
 }
 
 static void set_flag(struct midge_cli *cli, int flag, const char *value)
 {
-    if (set_connection(cli, flag, value))
-        return;
-    if (flag == MIDGE_CLI_FLAG_COUNT) {
+    const char **text = text_of(cli, flag);
+
+    if (text != NULL) {
+        *text = value;
+    } else if (flag == MIDGE_CLI_FLAG_TLS_FIRST) {
+        cli->options.tls = MIDGE_TLS_FIRST;
+    } else if (flag == MIDGE_CLI_FLAG_COUNT) {
         cli->count = read_number(cli, "count", value, 1);
     } else if (flag == MIDGE_CLI_FLAG_REPLIES) {
         cli->replies = read_number(cli, "replies", value, 0);
@@ -328,6 +331,62 @@ static void refuse(const struct midge_cli *cli, int answer, const char *word)
     midge_cli_usage(cli, "there is no flag %s (a word that begins with - goes behind --)", word);
 }
 
+/* Whether the environment may say it: not who connects if that is known, but a user's password. */
+static bool may_be_outside(const struct midge_cli *cli, enum midge_cli_flag flag, bool knows_who)
+{
+    if (flag == MIDGE_CLI_FLAG_PASSWORD)
+        return cli->options.user != NULL;
+    return !knows_who || (flag != MIDGE_CLI_FLAG_USER && flag != MIDGE_CLI_FLAG_TOKEN &&
+                          flag != MIDGE_CLI_FLAG_CREDS && flag != MIDGE_CLI_FLAG_NKEY);
+}
+
+/* Take from the environment what has not been said yet. */
+static void read_environment(struct midge_cli *cli)
+{
+    const bool knows_who = midge_cli_knows_who(cli);
+
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        const struct flag *flag = &flags[i];
+        const char *value = flag->environment != NULL ? getenv(flag->environment) : NULL;
+        const char **text = text_of(cli, (int)flag->flag);
+
+        if (value != NULL && *value != '\0' && *text == NULL &&
+            may_be_outside(cli, flag->flag, knows_who))
+            *text = value;
+    }
+}
+
+/* Ask all who may know how to connect. A context that was asked for goes before the environment,
+ * and that before the selected one. */
+static void read_connection(struct midge_cli *cli)
+{
+    struct midge_options *options = &cli->options;
+    const char *context = getenv("NATS_CONTEXT");
+
+    if (cli->context_name == NULL && context != NULL && *context != '\0')
+        cli->context_name = context;
+    if (cli->context_name != NULL)
+        midge_cli_apply_context(cli);
+    read_environment(cli);
+    if (cli->context_name == NULL)
+        midge_cli_apply_context(cli);
+    if (cli->nkey_file != NULL)
+        read_nkey(cli);
+    if (options->password != NULL && options->user == NULL)
+        midge_cli_usage(cli, "--password needs --user");
+    /* As the `nats` command has it. */
+    if (options->user != NULL && options->password == NULL) {
+        options->token = options->user;
+        options->user = NULL;
+    }
+}
+
+bool midge_cli_knows_who(const struct midge_cli *cli)
+{
+    return cli->options.user != NULL || cli->options.token != NULL || cli->nkey_file != NULL ||
+           cli->options.credentials_file != NULL;
+}
+
 int midge_cli_skip_flags(int argc, char **argv, int *asked_out)
 {
     const struct midge_cli nothing = {0};
@@ -373,5 +432,5 @@ void midge_cli_parse(struct midge_cli *cli, const struct midge_cli_command *comm
     if (command->words_max >= 0 && cli->word_count > command->words_max)
         midge_cli_usage(cli, "'%s' is one word too many; quote a payload that has blanks",
                         cli->words[command->words_max]);
-    midge_cli_apply_context(cli);
+    read_connection(cli);
 }

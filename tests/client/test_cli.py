@@ -31,12 +31,15 @@ COMMANDS = ("pub", "sub", "req", "reply", "rtt", "server")
 
 
 class Case(unittest.TestCase):
+    flags = []  # of the server
+
     @classmethod
     def setUpClass(cls):
-        cls.server = harness.Server(harness.find_server(KIND))
+        cls.server = harness.Server(harness.find_server(KIND), *cls.flags)
         cls.server.start()
         cls.home = tempfile.TemporaryDirectory()
-        cls.environment = {**os.environ, "NATS_URL": cls.server.url, "XDG_CONFIG_HOME": cls.home.name,
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("NATS_")}
+        cls.environment = {**outside, "NATS_URL": cls.server.url, "XDG_CONFIG_HOME": cls.home.name,
                            "TERM": "dumb"}
 
     @classmethod
@@ -129,6 +132,8 @@ class Help(Case):
             (("pub", "a", "b", "--context", "none"), "there is no context none"),
             (("pub", "a", "b", "--context", "../x"), "cannot be the name of a context"),
             (("pub", "a", "b", "--nkey", "/nowhere"), "/nowhere: No such file"),
+            (("pub", "a", "b", "--password", "x"), "--password needs --user"),
+            (("pub", "a", "b", "--user", "x", "--token", "y"), "more than one of user, token"),
             (("pub", "a", "b", "-s", "http://x"), "the scheme is none of nats, tls, unix"),
         ):
             self.midge(*arguments, status=USAGE)
@@ -377,6 +382,67 @@ class Server(Case):
         self.assertTrue(found["headers"])
         self.assertEqual(found["midge"] != "", KIND == "midge")
         self.assertRegex(self.midge("server", "info"), r"largest message +1048576 bytes\n")
+
+
+class Identity(Case):
+    """Who connects, as flags, environment and contexts say."""
+
+    flags = ["--user", "joe", "--pass", "secret"]
+
+    def get_in(self, *arguments, **environment):
+        self.midge("rtt", "-c", "1", *arguments, **environment)
+
+    def stay_out(self, *arguments, **environment):
+        self.midge("rtt", "-c", "1", *arguments, status=CONNECTION, **environment)
+        self.assertIn("refused the credentials", self.said)
+
+    def test_flags_and_environment(self):
+        self.get_in("--user", "joe", "--password", "secret")
+        self.get_in(NATS_USER="joe", NATS_PASSWORD="secret")
+        self.get_in("--user", "joe", NATS_PASSWORD="secret", NATS_TOKEN="x", NATS_CREDS="/nowhere")
+        self.get_in("-s", self.server.url.replace("//", "//joe:secret@"))
+        self.stay_out()
+        self.stay_out("--user", "joe", "--password", "wrong", NATS_PASSWORD="secret")
+        self.stay_out("--token", "x", NATS_USER="joe", NATS_PASSWORD="secret")
+        self.stay_out(NATS_PASSWORD="secret")
+
+    def test_contexts(self):
+        self.write("right", user="joe", password="secret")
+        self.write("wrong", user="joe", password="x")
+        here = {"NATS_URL": ""}
+        self.get_in("--context", "right", **here)
+        self.get_in(NATS_CONTEXT="right", **here)
+        self.get_in("--context", "right", NATS_CONTEXT="wrong", **here)
+        self.get_in("--context", "right", NATS_USER="eve", NATS_PASSWORD="x", **here)
+        self.get_in("--context", "wrong", "--user", "joe", "--password", "secret", **here)
+        self.get_in("--context", "wrong", "--password", "secret", **here)
+        self.stay_out("--context", "wrong", NATS_USER="joe", NATS_PASSWORD="secret", **here)
+        # The selected one is for its own server alone.
+        Path(self.home.name, "nats/context.txt").write_text("right")
+        self.get_in(**here)
+        self.stay_out("-s", self.server.url, **here)
+
+    def write(self, name, **values):
+        path = Path(self.home.name, "nats/context", f"{name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"url": self.server.url, **values}))
+
+
+class Token(Identity):
+    """A name without a password is a token."""
+
+    flags = ["--auth", "secret"]
+
+    def test_flags_and_environment(self):
+        self.get_in("--token", "secret")
+        self.get_in("--user", "secret")
+        self.get_in(NATS_TOKEN="secret")
+        self.get_in(NATS_USER="secret")
+        self.stay_out("--user", "wrong", NATS_TOKEN="secret")
+
+    def test_contexts(self):
+        self.write("token", token="secret")
+        self.get_in("--context", "token", NATS_URL="")
 
 
 class Terminal(Case):

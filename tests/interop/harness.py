@@ -72,8 +72,9 @@ class ServerError(Exception):
 class Server:
     """One server process on 127.0.0.1. A restart keeps the port that the first start found free."""
 
-    def __init__(self, program):
+    def __init__(self, program, *flags):
         self.program = program
+        self.flags = flags
         self.port = -1
         self.log = []
         self._process = None
@@ -96,7 +97,7 @@ class Server:
         self._ready = False
         self._started = threading.Event()
         self._process = subprocess.Popen(
-            [self.program, "-a", "127.0.0.1", "-p", str(self.port)],
+            [self.program, "-a", "127.0.0.1", "-p", str(self.port), *self.flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
