@@ -432,5 +432,8 @@ void midge_cli_parse(struct midge_cli *cli, const struct midge_cli_command *comm
     if (command->words_max >= 0 && cli->word_count > command->words_max)
         midge_cli_usage(cli, "'%s' is one word too many; quote a payload that has blanks",
                         cli->words[command->words_max]);
+    if (cli->is_raw && (cli->is_json || cli->is_headers_only))
+        midge_cli_usage(cli, "--raw is for payloads alone, so it excludes --%s",
+                        cli->is_json ? "json" : "headers-only");
     read_connection(cli);
 }

@@ -55,6 +55,7 @@ static void set_bytes(json_t *object, const char *name, struct midge_slice bytes
     (void)json_object_set_new(object, other, base64(bytes));
 }
 
+/* Each name with the list of its values. @return NULL if one of them is no UTF-8 */
 static json_t *headers_of(const struct midge_msg *msg)
 {
     json_t *headers = json_object();
@@ -63,20 +64,31 @@ static json_t *headers_of(const struct midge_msg *msg)
     uint32_t position = 0;
 
     while (midge_msg_next_header(msg, &position, &name, &value)) {
+        json_t *text = json_stringn((const char *)value.base, value.len);
         char key[1025];
         json_t *values;
 
         (void)snprintf(key, sizeof(key), "%.*s", MIDGE_SLICE_PRINT(name));
         values = json_object_get(headers, key);
-        if (values == NULL) {
-            values = json_array();
-            /* Not kept where the name is no UTF-8. */
-            if (json_object_set_new(headers, key, values) != 0)
-                continue;
+        if (values == NULL && json_object_set_new(headers, key, json_array()) == 0)
+            values = json_object_get(headers, key);
+        /* Takes the text in any case, and fails if one of the two is NULL. */
+        if (json_array_append_new(values, text) != 0) {
+            json_decref(headers);
+            return NULL;
         }
-        (void)json_array_append_new(values, json_stringn((const char *)value.base, value.len));
     }
     return headers;
+}
+
+static void set_headers(json_t *object, const struct midge_msg *msg)
+{
+    json_t *headers = headers_of(msg);
+
+    if (headers != NULL)
+        (void)json_object_set_new(object, "headers", headers);
+    else
+        (void)json_object_set_new(object, "headers_base64", base64(msg->headers));
 }
 
 void midge_cli_print_json(struct json_t *object)
@@ -95,7 +107,7 @@ static void print_json(const struct midge_cli *cli, const struct midge_msg *msg)
     if (msg->reply.len > 0)
         set_bytes(object, "reply", msg->reply);
     if (msg->headers.len > 0)
-        (void)json_object_set_new(object, "headers", headers_of(msg));
+        set_headers(object, msg);
     (void)json_object_set_new(object, "bytes", json_integer(msg->payload.len));
     if (!cli->is_headers_only)
         set_bytes(object, "payload", msg->payload);
@@ -172,7 +184,7 @@ void midge_cli_print_msg(const struct midge_cli *cli, const struct midge_msg *ms
 
 void midge_cli_flush(void)
 {
-    if (fflush(stdout) == 0)
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
         return;
     midge_cli_say("standard output: %s", strerror(errno));
     _exit(MIDGE_CLI_EXIT_ERROR);

@@ -4,6 +4,7 @@ status, JSON that parses, contexts that the `nats` command wrote, and the `nats`
     test_cli.py midge|nats-server [TEST...]
 """
 
+import base64
 import fcntl
 import json
 import os
@@ -126,6 +127,8 @@ class Help(Case):
             (("pub", "a", "b", "-H", "a b:c"), "cannot be a header"),
             (("pub", "a", "b", "-H", "a:c\r\nd:e"), "cannot be a header"),
             (("reply", "a"), "what is the answer?"),
+            (("sub", "a", "--raw", "--json"), "it excludes --json"),
+            (("sub", "a", "--raw", "--headers-only"), "it excludes --headers-only"),
             (("reply", "a", "b", "--echo"), "one word too many"),
             (("pub", "a", "b", "--lines"), "one word too many"),
             (("server", "x"), "there is no 'x'"),
@@ -197,6 +200,19 @@ class Messages(Case):
             self.assertNotIn("payload", reply)
         reply = json.loads(self.midge("req", "bytes", "--json", stdin=b"a\x00b"))
         self.assertEqual(reply["payload"], "a\x00b")
+
+    def test_headers_that_are_no_text_are_base64_in_json(self):
+        self.begin_responder("latin", "--echo", "-H", b"Key:caf\xe9")
+        reply = json.loads(self.midge("req", "latin", "x", "--json"))
+        self.assertEqual(base64.b64decode(reply["headers_base64"]), b"NATS/1.0\r\nKey: caf\xe9\r\n\r\n")
+        self.assertNotIn("headers", reply)
+
+    def test_what_cannot_be_written_is_an_error(self):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([MIDGE, "server", "info"], stdout=full, stderr=subprocess.PIPE,
+                                  env=self.environment, timeout=TIMEOUT_S)
+        self.assertEqual(done.returncode, ERROR)
+        self.assertIn(b"standard output: No space left", done.stderr)
 
     def test_lines_and_count(self):
         self.assertEqual(json.loads(self.midge("pub", "d", "--lines", "--json", stdin=b"one\ntwo\n\nlast")),
