@@ -7,6 +7,7 @@
  *   connect.c   from flags to a connection; signals; what went wrong, in words
  *   input.c     payloads from the command line and from standard input
  *   print.c     messages for people, programs and pipes
+ *   answer.c    answers to requests
  *   pub.c, sub.c, req.c, reply.c, rtt.c, server.c   one subcommand each
  *
  * Thread: one; everything happens inside calls of libmidge.
@@ -224,5 +225,25 @@ void midge_cli_print_json(struct json_t *object);
 
 /** Write out what was printed. Ends the process if nobody reads it any more. */
 void midge_cli_flush(void);
+
+/* --- answer.c --- */
+
+struct midge_cli_answering {
+    struct midge_cli *cli;
+    struct midge_cli_payload payload; /* where it is not --echo */
+    uint64_t request_count;
+};
+
+/** Find out what the answer is: --echo, or a word. Ends the process where it cannot be. To be
+ * called before midge_cli_connect(). @param index  of the word. @param answering_out  end it with
+ * free(answering_out->payload.owned) */
+void midge_cli_begin_answering(struct midge_cli *cli, int index,
+                               struct midge_cli_answering *answering_out);
+
+/** Print a request and answer it. @param context  struct midge_cli_answering */
+void midge_cli_answer(void *context, const struct midge_msg *request);
+
+/** Answer until --count of them came, or it is interrupted; then drain. @return the exit status */
+int midge_cli_end_answering(struct midge_cli_answering *answering);
 
 #endif
