@@ -177,6 +177,9 @@ int midge_cli_fail(const struct midge_cli *cli, const char *what, enum midge_sta
 /** Say something on standard error, with the command's name before it. */
 void midge_cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/** Tell somebody at a terminal that it is waiting. @param more  text behind the subject */
+void midge_cli_hint(const char *subject, const char *more);
+
 /** Wait until the instant, or until something happens on the connection, whichever is first.
  * @param until_ns  of midge_cli_now_ns(); UINT64_MAX = no end
  * @return as midge_client_wait() */

@@ -51,6 +51,12 @@ void midge_cli_say(const char *format, ...)
     (void)fputc('\n', stderr);
 }
 
+void midge_cli_hint(const char *subject, const char *more)
+{
+    if (isatty(STDERR_FILENO) == 1)
+        midge_cli_say("listening on %s%s; Ctrl-C ends it", subject, more);
+}
+
 static int exit_of(enum midge_status status)
 {
     if (status == MIDGE_E_NO_RESPONDERS)

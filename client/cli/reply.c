@@ -20,6 +20,7 @@ static int answer(struct midge_cli_answering *answering)
         status = midge_sub_unsubscribe(sub, cli->count);
     if (status != MIDGE_OK)
         return midge_cli_fail(cli, cli->words[0], status);
+    midge_cli_hint(cli->words[0], "");
     return midge_cli_end_answering(answering);
 }
 

@@ -61,6 +61,7 @@ static int run(struct midge_cli *cli)
     failed = subscribe(&printing);
     if (failed != MIDGE_CLI_EXIT_OK)
         return failed;
+    midge_cli_hint(cli->words[0], cli->word_count > 1 ? " and more" : "");
     printing.last_ns = midge_cli_now_ns();
     do {
         status = midge_cli_wait_until(cli, deadline_ns(&printing));

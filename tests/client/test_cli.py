@@ -462,6 +462,16 @@ class Token(Identity):
 
 
 class Terminal(Case):
+    def test_somebody_at_a_terminal_is_told_that_it_waits(self):
+        for command in ("sub",), ("reply", "--echo"):
+            master, slave = pty.openpty()
+            self.addCleanup(os.close, master)
+            process = subprocess.Popen([MIDGE, *command, "s"], stderr=slave, env=self.environment)
+            os.close(slave)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            self.assertEqual(os.read(master, 100).decode().rstrip(), "midge: listening on s; Ctrl-C ends it")
+
     def test_colours_are_for_terminals_and_control_characters_are_not(self):
         for no_color, wanted in (("", b"\x1b[1mt\x1b[0m"), ("1", b"[1] t ")):
             master, slave = pty.openpty()
