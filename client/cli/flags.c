@@ -375,7 +375,7 @@ static void read_connection(struct midge_cli *cli)
     if (options->password != NULL && options->user == NULL)
         midge_cli_usage(cli, "--password needs --user");
     /* As the `nats` command has it. */
-    if (options->user != NULL && options->password == NULL) {
+    if (options->user != NULL && options->password == NULL && options->token == NULL) {
         options->token = options->user;
         options->user = NULL;
     }

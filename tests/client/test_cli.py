@@ -470,7 +470,10 @@ class Terminal(Case):
             os.close(slave)
             self.addCleanup(process.wait)
             self.addCleanup(process.kill)
-            self.assertEqual(os.read(master, 100).decode().rstrip(), "midge: listening on s; Ctrl-C ends it")
+            said = b""
+            while not said.endswith(b"\n"):
+                said += os.read(master, 100)
+            self.assertEqual(said.decode().rstrip(), "midge: listening on s; Ctrl-C ends it")
 
     def test_colours_are_for_terminals_and_control_characters_are_not(self):
         for no_color, wanted in (("", b"\x1b[1mt\x1b[0m"), ("1", b"[1] t ")):
