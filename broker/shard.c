@@ -211,10 +211,14 @@ void midge_shard_tell_drained(struct midge_shard *shard, uint16_t watch_shard)
     }
 }
 
-/* True if what the publisher waits for has happened; else it is told when it does. */
-static bool is_below_mark(const struct midge_shard *shard, const struct midge_pause_target *target)
+/* True if what the publisher waits for has happened; else it is told when it does. A send of the
+ * owner's that took everything ends no wait of his, and it began before he could know that somebody
+ * waits for it: so he is woken. (The recipient was ours when the message was appended, and has
+ * moved since; from a foreign append on the owner leaves no send in flight.) */
+static bool is_below_mark(struct midge_shard *shard, const struct midge_pause_target *target)
 {
-    struct midge_outbox *outbox = &shard->broker->conns[target->index].outbox;
+    struct midge_conn *conn = &shard->broker->conns[target->index];
+    struct midge_outbox *outbox = &conn->outbox;
     bool below;
 
     midge_outbox_lock(outbox);
@@ -222,11 +226,13 @@ static bool is_below_mark(const struct midge_shard *shard, const struct midge_pa
             outbox->pending_bytes < target->mark_bytes;
     if (!below)
         midge_outbox_watch(outbox, shard->index, target->mark_bytes);
+    if (!below && outbox->in_flight && midge_conn_owner(conn) != shard)
+        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
     midge_outbox_unlock(outbox);
     return below;
 }
 
-static bool may_resume(const struct midge_shard *shard, const struct midge_pause *pause)
+static bool may_resume(struct midge_shard *shard, const struct midge_pause *pause)
 {
     if (pause->any)
         return true;
