@@ -10,9 +10,8 @@
 #include "midge/info.h"
 
 #include "json_internal.h"
+#include "midge/json_write.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 /* What malloc adds to a block, about: its header and rounding to 16 bytes. */
@@ -90,116 +89,32 @@ struct change {
     bool account;
 };
 
-/* Room for INFO, written from the front. Once something did not fit, nothing more is written. */
-struct writer {
-    uint8_t *out;
-    uint32_t len;
-    uint32_t cap;
-    bool full;
-};
-
-static void put_bytes(struct writer *writer, const void *bytes, uint32_t len)
+static void put_string_member(struct midge_json_writer *writer, const char *key, const char *value)
 {
-    if (writer->full || len > writer->cap - writer->len) {
-        writer->full = true;
-        return;
-    }
-    memcpy(writer->out + writer->len, bytes, len);
-    writer->len += len;
+    midge_json_put_key(writer, key);
+    midge_json_put_string(writer, midge_slice_text(value));
 }
 
-static void put_text(struct writer *writer, const char *text)
+static void put_number_member(struct midge_json_writer *writer, const char *key, uint64_t value)
 {
-    put_bytes(writer, text, (uint32_t)strlen(text));
+    midge_json_put_key(writer, key);
+    midge_json_put_number(writer, value);
 }
 
-/* The letter behind the backslash of a short escape, 0 if there is none. */
-static char short_escape(uint32_t character)
+static void put_flag_member(struct midge_json_writer *writer, const char *key, bool value)
 {
-    switch (character) {
-    case '"':
-    case '\\':
-        return (char)character;
-    case '\b':
-        return 'b';
-    case '\f':
-        return 'f';
-    case '\n':
-        return 'n';
-    case '\r':
-        return 'r';
-    case '\t':
-        return 't';
-    default:
-        return 0;
-    }
-}
-
-/* A JSON string as Go writes it: safe inside HTML and JavaScript. Source: Go encoding/json
- * encode.go. */
-static void put_string(struct writer *writer, const char *string)
-{
-    struct midge_slice rest = midge_slice_text(string);
-
-    put_text(writer, "\"");
-    while (rest.len > 0) {
-        const uint32_t character = midge_utf8_next(&rest);
-        const char letter = short_escape(character);
-        uint8_t bytes[8];
-
-        if (letter != 0) {
-            put_bytes(writer, (const char[]){'\\', letter}, 2);
-        } else if (character < ' ' || character == '<' || character == '>' || character == '&' ||
-                   character == 0x2028 || character == 0x2029 ||
-                   character == MIDGE_JSON_REPLACEMENT) {
-            (void)snprintf((char *)bytes, sizeof(bytes), "\\u%04" PRIx32, character);
-            put_bytes(writer, bytes, 6);
-        } else {
-            put_bytes(writer, bytes, midge_utf8_put(bytes, character));
-        }
-    }
-    put_text(writer, "\"");
-}
-
-/* A key with its colon; every key but the first has a comma before it. */
-static void put_key(struct writer *writer, const char *key)
-{
-    if (writer->len > 0 && !writer->full && writer->out[writer->len - 1] != '{')
-        put_text(writer, ",");
-    put_text(writer, "\"");
-    put_text(writer, key);
-    put_text(writer, "\":");
-}
-
-static void put_string_member(struct writer *writer, const char *key, const char *value)
-{
-    put_key(writer, key);
-    put_string(writer, value);
-}
-
-static void put_number_member(struct writer *writer, const char *key, uint64_t value)
-{
-    char digits[24];
-
-    (void)snprintf(digits, sizeof(digits), "%" PRIu64, value);
-    put_key(writer, key);
-    put_text(writer, digits);
-}
-
-static void put_flag_member(struct writer *writer, const char *key, bool value)
-{
-    put_key(writer, key);
-    put_text(writer, value ? "true" : "false");
+    midge_json_put_key(writer, key);
+    midge_json_put_flag(writer, value);
 }
 
 uint32_t midge_info_encode(uint8_t *out, uint32_t cap, const struct midge_info *info)
 {
-    struct writer writer = {.out = out, .cap = cap};
+    struct midge_json_writer writer = {.out = out, .cap = cap};
 
     MIDGE_ASSERT(out != NULL);
     MIDGE_ASSERT(info->server_id != NULL && info->server_name != NULL);
 
-    put_text(&writer, "INFO {");
+    midge_json_put_raw(&writer, MIDGE_SLICE_LITERAL("INFO {"));
     put_string_member(&writer, "server_id", info->server_id);
     put_string_member(&writer, "server_name", info->server_name);
     put_string_member(&writer, "version", info->version);
@@ -223,8 +138,8 @@ uint32_t midge_info_encode(uint8_t *out, uint32_t cap, const struct midge_info *
     }
     put_string_member(&writer, "midge", info->midge);
     /* The blank before CRLF is nats-server's; it joins the parts of the line with blanks. */
-    put_text(&writer, "} \r\n");
-    return writer.full ? 0 : writer.len;
+    midge_json_put_raw(&writer, MIDGE_SLICE_LITERAL("} \r\n"));
+    return midge_json_fits(&writer) ? (uint32_t)writer.len : 0;
 }
 
 static char **text_of(struct midge_connect *connect, uint32_t field)
