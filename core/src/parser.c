@@ -27,6 +27,7 @@
 #include "midge/parser.h"
 
 #include "midge/limits.h"
+#include "size_internal.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -344,24 +345,6 @@ static inline uint32_t split(struct midge_slice line, bool breaks_separate,
     }
 }
 
-/* One to nine decimal digits. Source: server/util.go:83. */
-static inline bool parse_size(struct midge_slice text, uint32_t *size_out)
-{
-    uint32_t size = 0;
-
-    if (text.len == 0 || text.len > MIDGE_SIZE_DIGITS_MAX)
-        return false;
-    for (uint32_t i = 0; i < text.len; i++) {
-        const uint32_t digit = (uint32_t)text.base[i] - '0';
-
-        if (digit > 9)
-            return false;
-        size = size * 10 + digit;
-    }
-    *size_out = size;
-    return true;
-}
-
 /* Give the operation its payload if that is whole in the input, else prepare for pieces. A payload
  * with a wrong end also comes as pieces: what is decided on the control line must happen before the
  * error. */
@@ -396,9 +379,9 @@ static inline enum midge_status parse_pub(struct midge_parser *parser, struct mi
     count = split(line, false, tokens);
     if (count < count_min || count > count_min + 1)
         return MIDGE_E_ARGS;
-    if (!parse_size(tokens[count - 1], &total_len))
+    if (!midge_size_parse(tokens[count - 1], &total_len))
         return MIDGE_E_ARGS;
-    if (headers && (!parse_size(tokens[count - 2], &header_len) || header_len > total_len))
+    if (headers && (!midge_size_parse(tokens[count - 2], &header_len) || header_len > total_len))
         return MIDGE_E_ARGS;
     if (total_len > parser->limits.payload_len_max)
         return MIDGE_E_PAYLOAD;
@@ -445,7 +428,7 @@ static enum midge_status parse_unsub(struct midge_parser *parser, struct midge_s
         return MIDGE_E_ARGS;
     /* What is not a number removes the subscription now, as 0 does. Source: server/client.go:3568.
      */
-    if (count == 2 && !parse_size(tokens[1], &max))
+    if (count == 2 && !midge_size_parse(tokens[1], &max))
         max = 0;
     op_init(op_out, MIDGE_OP_UNSUB);
     op_out->sid = tokens[0];

@@ -7,6 +7,7 @@
 #include "midge/server_parser.h"
 
 #include "midge/limits.h"
+#include "size_internal.h"
 
 #define END_LEN   2u /* CRLF behind a body */
 #define WORDS_MAX 5u /* HMSG: subject, sid, reply, two sizes */
@@ -18,24 +19,7 @@ void midge_server_parser_init(struct midge_server_parser *parser,
     *parser = (struct midge_server_parser){.limits = *limits};
 }
 
-/* --- numbers and words -------------------------------------------------------------------------
- */
-
-static bool read_size(struct midge_slice text, uint32_t *number_out)
-{
-    uint32_t number = 0;
-
-    if (text.len == 0 || text.len > MIDGE_SIZE_DIGITS_MAX)
-        return false;
-    for (uint32_t i = 0; i < text.len; i++) {
-        const uint32_t digit = (uint32_t)text.base[i] - '0';
-        if (digit > 9)
-            return false;
-        number = 10 * number + digit;
-    }
-    *number_out = number;
-    return true;
-}
+/* --- numbers and words --- */
 
 /* A sid is what our side chose: no sign, at most 64 bits. */
 static bool read_sid(struct midge_slice text, uint64_t *number_out)
@@ -79,8 +63,7 @@ static uint32_t split(struct midge_slice text, struct midge_slice words[WORDS_MA
     }
 }
 
-/* --- messages ----------------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 /* The arguments of MSG (2 to 3 words and a size) or HMSG (one size more). */
 static enum midge_status read_arguments(const struct midge_server_parser *parser,
@@ -96,10 +79,10 @@ static enum midge_status read_arguments(const struct midge_server_parser *parser
     op->subject = words[0];
     op->reply = count > fewest ? words[2] : midge_slice_make(NULL, 0);
     op->header_len = 0;
-    if (!read_sid(words[1], &op->sid) || !read_size(words[count - 1], &op->total_len))
+    if (!read_sid(words[1], &op->sid) || !midge_size_parse(words[count - 1], &op->total_len))
         return MIDGE_E_PARSE;
     if (has_headers &&
-        (!read_size(words[count - 2], &op->header_len) || op->header_len > op->total_len))
+        (!midge_size_parse(words[count - 2], &op->header_len) || op->header_len > op->total_len))
         return MIDGE_E_PARSE;
     return op->total_len > parser->limits.message_len_max ? MIDGE_E_PAYLOAD : MIDGE_OK;
 }
@@ -149,8 +132,7 @@ static enum midge_status take_piece(struct midge_server_parser *parser, struct m
     return MIDGE_OK;
 }
 
-/* --- lines -------------------------------------------------------------------------------------
- */
+/* --- lines --- */
 
 static bool begins_with(struct midge_slice line, const char *word, uint32_t len)
 {
