@@ -48,7 +48,7 @@ struct midge_run_msg {
 
 /* Thread: shard. */
 struct midge_run {
-    struct midge_conn *conn; /* the publisher; NULL while there are no messages */
+    struct midge_conn *conn; /* the publisher; of the last run while count is 0, as all else */
     struct midge_slice subject;
     uint32_t count;
     uint32_t room_len; /* bytes that one target needs, without sids */

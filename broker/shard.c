@@ -224,10 +224,11 @@ static bool is_below_mark(struct midge_shard *shard, const struct midge_pause_ta
     midge_outbox_lock(outbox);
     below = outbox->generation != target->generation || outbox->closing ||
             outbox->pending_bytes < target->mark_bytes;
-    if (!below)
+    if (!below) {
         midge_outbox_watch(outbox, shard->index, target->mark_bytes);
-    if (!below && outbox->in_flight && midge_conn_owner(conn) != shard)
-        midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
+        if (outbox->in_flight && midge_conn_owner(conn) != shard)
+            midge_shard_request(shard, conn, MIDGE_REQUEST_FLUSH);
+    }
     midge_outbox_unlock(outbox);
     return below;
 }

@@ -453,9 +453,9 @@ void midge_match_cache_destroy(struct midge_match_cache *cache);
 /** @return the result of an earlier match that is still what a new one would find, or NULL */
 const struct midge_match *midge_match_cache_get(struct midge_match_cache *cache, uint32_t account,
                                                 struct midge_slice subject, uint64_t hash);
-/** Note the generations, before the match looks at anything. */
 /** Have what a get looks at first on its way. */
 void midge_match_cache_prefetch(const struct midge_match_cache *cache, uint64_t hash);
+/** Note the generations, before the match looks at anything. */
 void midge_match_cache_begin(struct midge_match_cache *cache, const struct midge_subindex *index,
                              const struct midge_lookup *lookup);
 /** Keep the result if the subject is met for the second time. */
