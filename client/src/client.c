@@ -21,8 +21,7 @@
 #define TURNS_AT_END       1000u
 #define TIMERS_OF_A_CLIENT 3u
 
-/* --- options
- * ------------------------------------------------------------------------------------------ */
+/* --- options --- */
 
 void midge_options_init_sized(struct midge_options *options, uint32_t size)
 {
@@ -130,8 +129,7 @@ static const char *check_options(const struct midge_options *options)
     return NULL;
 }
 
-/* --- making
- * -------------------------------------------------------------------------------------------- */
+/* --- making --- */
 
 static void fire_attempt(struct midge_client_timer *timer)
 {
@@ -269,8 +267,7 @@ enum midge_status midge_client_create(const struct midge_options *options,
     return status;
 }
 
-/* --- connecting
- * ----------------------------------------------------------------------------------------- */
+/* --- connecting --- */
 
 static bool is_decided(void *context)
 {
@@ -313,8 +310,7 @@ enum midge_status midge_client_connect(struct midge_client *client, uint32_t tim
     return status;
 }
 
-/* --- closing
- * -------------------------------------------------------------------------------------------- */
+/* --- closing --- */
 
 void midge_client_close(struct midge_client *client, enum midge_status status)
 {
@@ -423,8 +419,7 @@ void midge_client_destroy(struct midge_client *client)
         midge_loop_destroy(loop);
 }
 
-/* --- state
- * ---------------------------------------------------------------------------------------------- */
+/* --- state --- */
 
 void midge_client_note(struct midge_client *client, const char *format, ...)
 {
@@ -510,8 +505,7 @@ void midge_client_stats(const struct midge_client *client, struct midge_client_s
         pthread_mutex_unlock(&client->loop->lock);
 }
 
-/* --- driving
- * -------------------------------------------------------------------------------------------- */
+/* --- driving --- */
 
 enum midge_status midge_client_wait(struct midge_client *client, uint32_t timeout_ms)
 {

@@ -65,8 +65,7 @@
 /* Characters of the token behind the inbox prefix of a request. */
 #define MIDGE_CLIENT_TOKEN_LEN 8u
 
-/* --- timers -------------------------------------------------------------------------------------
- */
+/* --- timers --- */
 
 struct midge_loop;
 
@@ -86,8 +85,7 @@ void midge_loop_clear_timer(struct midge_loop *loop, struct midge_client_timer *
 MIDGE_MUST_CHECK enum midge_status midge_loop_reserve_timers(struct midge_loop *loop,
                                                              uint32_t count);
 
-/* --- servers ------------------------------------------------------------------------------------
- */
+/* --- servers --- */
 
 /* One server of the list. All text owned. */
 struct midge_server {
@@ -128,8 +126,7 @@ void midge_server_list_deinit(struct midge_server_list *list);
 /* "nats://host:port" without secrets. @return out */
 const char *midge_server_url(const struct midge_server *server, char *out, size_t cap);
 
-/* --- host names ---------------------------------------------------------------------------------
- */
+/* --- host names --- */
 
 #define MIDGE_ADDRESSES_MAX 16u
 
@@ -154,8 +151,7 @@ bool midge_lookup_is_done(struct midge_lookup *lookup, struct midge_addresses *o
 /* Let go of it; what comes later is thrown away. */
 void midge_lookup_abandon(struct midge_lookup *lookup);
 
-/* --- output -------------------------------------------------------------------------------------
- */
+/* --- output --- */
 
 /* Whole frames, in order. */
 struct midge_out {
@@ -165,8 +161,7 @@ struct midge_out {
     uint64_t cap;
 };
 
-/* --- link ---------------------------------------------------------------------------------------
- */
+/* --- link --- */
 
 enum midge_link_state {
     MIDGE_LINK_CONNECTING = 0, /* connect(2) is under way */
@@ -215,8 +210,7 @@ struct midge_ping {
     uint64_t sent_at_ns;
 };
 
-/* --- client -------------------------------------------------------------------------------------
- */
+/* --- client --- */
 
 struct midge_request;
 
@@ -385,8 +379,7 @@ struct midge_loop {
     struct midge_waiter *waiters;
 };
 
-/* --- loop.c
- * --------------------------------------------------------------------------------------- */
+/* --- loop.c --- */
 
 /* Begin a public call: the right thread, or the lock. @param drives  the call makes the loop the
  * calling thread's if it is nobody's, and opens the ring. @return MIDGE_OK, E_THREAD, E_SYSTEM,
@@ -425,8 +418,7 @@ MIDGE_MUST_CHECK enum midge_status midge_loop_add_link(struct midge_loop *loop,
                                                        struct midge_link *link);
 void midge_loop_remove_link(struct midge_loop *loop, struct midge_link *link);
 
-/* --- link.c
- * --------------------------------------------------------------------------------------- */
+/* --- link.c --- */
 
 /* Open a socket to the client's address and begin to connect. @return MIDGE_OK; else errno is set
  */
@@ -441,8 +433,7 @@ bool midge_link_parse(struct midge_link *link);
 /* Receive again at the end of the turn. */
 void midge_link_want_recv(struct midge_link *link);
 
-/* --- session.c
- * ------------------------------------------------------------------------------------ */
+/* --- session.c --- */
 
 void midge_session_begin(struct midge_client *client);
 /* connect(2) has ended well. */
@@ -459,8 +450,7 @@ void midge_session_fire_attempt(struct midge_client *client);
 void midge_session_fire_ping(struct midge_client *client);
 void midge_session_set_ping_timer(struct midge_client *client);
 
-/* --- client.c
- * ------------------------------------------------------------------------------------- */
+/* --- client.c --- */
 
 /* Remember what went wrong. */
 void midge_client_note(struct midge_client *client, const char *format, ...) MIDGE_PRINTF(2, 3);
@@ -471,8 +461,7 @@ void midge_client_close(struct midge_client *client, enum midge_status status);
 /* MIDGE_OK, or E_CLOSED when nothing may be queued any more. */
 MIDGE_MUST_CHECK enum midge_status midge_client_check_open(const struct midge_client *client);
 
-/* --- output.c
- * ------------------------------------------------------------------------------------- */
+/* --- output.c --- */
 
 /* Room for `len` bytes at the end. @return where; NULL without memory */
 uint8_t *midge_out_reserve(struct midge_out *out, uint64_t len);
@@ -496,8 +485,7 @@ void midge_output_pong(struct midge_client *client);
 /* Queue a PING. @return MIDGE_OK or E_MEMORY */
 MIDGE_MUST_CHECK enum midge_status midge_output_ping(struct midge_client *client);
 
-/* --- the rest
- * ------------------------------------------------------------------------------------- */
+/* --- the rest --- */
 
 /* Deliver. @return false if a caller stopped the turn to look at it */
 bool midge_sub_deliver(struct midge_client *client, uint64_t sid, const struct midge_msg *msg);

@@ -43,8 +43,7 @@ struct midge_headers {
     uint32_t pair_cap;
 };
 
-/* --- reading ------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 static bool is_blank(uint8_t byte)
 {
@@ -162,8 +161,7 @@ uint32_t midge_msg_status(const struct midge_msg *msg, struct midge_slice *descr
     return status;
 }
 
-/* --- lists --------------------------------------------------------------------------------------
- */
+/* --- lists --- */
 
 /* Source: ADR-4, which quotes RFC 822 section 3.1.2. */
 static bool is_name(struct midge_slice text)
@@ -477,8 +475,7 @@ void midge_headers_at(const struct midge_headers *headers, uint32_t index, const
     *value_out = value_at(headers, index);
 }
 
-/* --- writing ------------------------------------------------------------------------------------
- */
+/* --- writing --- */
 
 uint32_t midge_headers_encoded_len(const struct midge_headers *headers)
 {

@@ -15,8 +15,7 @@
 
 #include "client_internal.h"
 
-/* --- opening
- * --------------------------------------------------------------------------------------- */
+/* --- opening --- */
 
 enum midge_status midge_link_open(struct midge_client *client)
 {
@@ -63,8 +62,7 @@ err_free:
     return MIDGE_E_SYSTEM;
 }
 
-/* --- the end
- * --------------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 void midge_link_kill(struct midge_link *link)
 {
@@ -98,8 +96,7 @@ bool midge_link_reap(struct midge_link *link)
     return true;
 }
 
-/* --- events
- * ---------------------------------------------------------------------------------------- */
+/* --- events --- */
 
 void midge_link_want_recv(struct midge_link *link)
 {
@@ -195,8 +192,7 @@ void midge_link_event(struct midge_loop *loop, const struct midge_ring_event *ev
     }
 }
 
-/* --- input
- * ----------------------------------------------------------------------------------------- */
+/* --- input --- */
 
 /* Hand a whole message on. @return false if a caller stopped the turn to look at it */
 static bool deliver(struct midge_link *link, const struct midge_server_op *op,

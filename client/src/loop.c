@@ -28,7 +28,7 @@
 #define NS_PER_US 1000ull
 #define NS_PER_S  1000000000ull
 
-/* --- making and ending ------------------------------------------------------------------------ */
+/* --- making and ending --- */
 
 /* A word that is 1 here and 0 in the child of a fork. */
 static uint32_t *make_fork_guard(void)
@@ -184,8 +184,7 @@ void midge_loop_end_callback(struct midge_loop *loop)
     loop->callback_depth--;
 }
 
-/* --- timers
- * --------------------------------------------------------------------------------------- */
+/* --- timers --- */
 
 static void put_timer(struct midge_loop *loop, uint32_t position, struct midge_client_timer *timer)
 {
@@ -276,8 +275,7 @@ static void run_timers(struct midge_loop *loop)
     }
 }
 
-/* --- links -------------------------------------------------------------------------------------
- */
+/* --- links --- */
 
 enum midge_status midge_loop_add_link(struct midge_loop *loop, struct midge_link *link)
 {
@@ -315,8 +313,7 @@ void midge_loop_remove_link(struct midge_loop *loop, struct midge_link *link)
     loop->links[link->handle.index] = NULL;
 }
 
-/* --- turns -------------------------------------------------------------------------------------
- */
+/* --- turns --- */
 
 uint64_t midge_loop_deadline(const struct midge_loop *loop, uint32_t timeout_ms)
 {
@@ -479,8 +476,7 @@ void midge_loop_forget(struct midge_loop *loop, const struct midge_client *clien
     }
 }
 
-/* --- turns of a thread-safe client --------------------------------------------------------------
- */
+/* --- turns of a thread-safe client --- */
 
 void midge_loop_wake(struct midge_loop *loop, struct midge_waiter *waiter)
 {
@@ -564,8 +560,7 @@ enum midge_status midge_loop_drive(struct midge_loop *loop, struct midge_waiter 
                                 : drive_alone(loop, waiter, deadline_ns);
 }
 
-/* --- other event loops ---------------------------------------------------------------------------
- */
+/* --- other event loops --- */
 
 void midge_loop_nudge(struct midge_loop *loop)
 {

@@ -22,8 +22,7 @@
 /* Bytes encrypted at once: some records' worth, so that the ciphertext stays small. */
 #define TLS_WRITE_MAX (256u * 1024)
 
-/* --- buffers
- * ---------------------------------------------------------------------------------------- */
+/* --- buffers --- */
 
 uint64_t midge_out_left(const struct midge_out *out)
 {
@@ -79,8 +78,7 @@ static bool out_append(struct midge_out *out, const void *bytes, uint32_t len)
     return true;
 }
 
-/* --- handing over
- * ----------------------------------------------------------------------------------- */
+/* --- handing over --- */
 
 void midge_output_queued(struct midge_client *client)
 {
@@ -279,8 +277,7 @@ void midge_output_sent(struct midge_link *link, uint64_t len)
         midge_output_queued(client);
 }
 
-/* --- pings
- * ------------------------------------------------------------------------------------------- */
+/* --- pings --- */
 
 void midge_output_pong(struct midge_client *client)
 {
@@ -330,8 +327,7 @@ enum midge_status midge_output_ping(struct midge_client *client)
     return MIDGE_OK;
 }
 
-/* --- a lost connection
- * ------------------------------------------------------------------------------- */
+/* --- a lost connection --- */
 
 /* Length of the frame at the start of our own bytes; is_message for PUB and HPUB. */
 static uint64_t frame_len(const uint8_t *base, uint64_t len, bool *is_message)

@@ -206,8 +206,7 @@ enum midge_status midge_client_submit(struct midge_client *client)
     return status;
 }
 
-/* --- flush
- * -------------------------------------------------------------------------------------------- */
+/* --- flush --- */
 
 struct flush {
     struct midge_client *client;

@@ -55,8 +55,7 @@ struct midge_request {
     void *context;
 };
 
-/* --- tokens
- * -------------------------------------------------------------------------------------------- */
+/* --- tokens --- */
 
 static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
 
@@ -109,8 +108,7 @@ static struct midge_request *find_by_subject(const struct midge_client *client,
     return find_request(client, bits);
 }
 
-/* --- slots
- * --------------------------------------------------------------------------------------------- */
+/* --- slots --- */
 
 static enum midge_status make_slot(struct midge_client *client, struct midge_request **request_out)
 {
@@ -163,8 +161,7 @@ static void close_request(struct midge_request *request)
     client->free_requests = request;
 }
 
-/* --- the end of a request
- * ------------------------------------------------------------------------------ */
+/* --- the end of a request --- */
 
 static void call_back(struct midge_client *client, midge_reply_cb reply_cb, void *context,
                       enum midge_status status, const struct midge_msg *msg)
@@ -235,8 +232,7 @@ static void fire_request(struct midge_client_timer *timer)
     end_request(request, request->is_many && request->replies > 0 ? MIDGE_OK : MIDGE_E_TIMEOUT);
 }
 
-/* --- replies
- * ------------------------------------------------------------------------------------------- */
+/* --- replies --- */
 
 /* @return false if the caller takes it where it lies */
 static bool give_to_caller(struct midge_request *request, const struct midge_msg *msg)
@@ -313,8 +309,7 @@ bool midge_request_reply(struct midge_client *client, const struct midge_msg *ms
     return true;
 }
 
-/* --- sending
- * ------------------------------------------------------------------------------------------- */
+/* --- sending --- */
 
 enum midge_status midge_request_put_inbox(struct midge_client *client, struct midge_out *out)
 {
@@ -380,8 +375,7 @@ static enum midge_status send_request(struct midge_client *client, struct midge_
     return MIDGE_OK;
 }
 
-/* --- blocking
- * ------------------------------------------------------------------------------------------ */
+/* --- blocking --- */
 
 static bool is_over(void *context)
 {
@@ -461,8 +455,7 @@ enum midge_status midge_client_request_msg(struct midge_client *client,
     return request_entered(client, &frame, timeout_ms, reply_out);
 }
 
-/* --- asynchronous
- * -------------------------------------------------------------------------------------- */
+/* --- asynchronous --- */
 
 /* Open a request, with its timer, and send it. @param like  has who is told, and whether of many */
 static enum midge_status begin_async(struct midge_client *client, struct midge_frame_out *frame,
@@ -534,8 +527,7 @@ void midge_client_request_cancel(struct midge_client *client, midge_request_id i
     midge_loop_leave(client->loop);
 }
 
-/* --- many, blocking
- * ------------------------------------------------------------------------------------ */
+/* --- many, blocking --- */
 
 static enum midge_status request_many(struct midge_client *client, struct midge_frame_out *frame,
                                       const struct midge_request_options *options,
@@ -584,8 +576,7 @@ enum midge_status midge_client_request_many(struct midge_client *client,
     return status;
 }
 
-/* --- inboxes
- * ------------------------------------------------------------------------------------------- */
+/* --- inboxes --- */
 
 enum midge_status midge_client_new_inbox(struct midge_client *client, char *out, size_t cap)
 {

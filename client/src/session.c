@@ -38,8 +38,7 @@
 static void start_attempt(struct midge_client *client);
 static void fail_attempt(struct midge_client *client, enum midge_status status, const char *text);
 
-/* --- when
- * ------------------------------------------------------------------------------------------- */
+/* --- when --- */
 
 static void set_attempt_timer(struct midge_client *client, uint64_t at_ns)
 {
@@ -123,8 +122,7 @@ void midge_session_begin(struct midge_client *client)
     set_attempt_timer(client, client->loop->now_ns);
 }
 
-/* --- attempts
- * --------------------------------------------------------------------------------------- */
+/* --- attempts --- */
 
 /* Connect to the next address that a socket can be made for. */
 static void try_addresses(struct midge_client *client)
@@ -277,8 +275,7 @@ static void fail_attempt(struct midge_client *client, enum midge_status status, 
         schedule(client);
 }
 
-/* --- handshake
- * -------------------------------------------------------------------------------------- */
+/* --- handshake --- */
 
 /* The user wants an encrypted connection, whatever the server says. */
 static bool wants_tls(const struct midge_client *client)
@@ -592,8 +589,7 @@ void midge_session_pong(struct midge_link *link)
     midge_loop_wake(client->loop, NULL);
 }
 
-/* --- pings
- * ------------------------------------------------------------------------------------------- */
+/* --- pings --- */
 
 void midge_session_set_ping_timer(struct midge_client *client)
 {
@@ -620,8 +616,7 @@ void midge_session_fire_ping(struct midge_client *client)
         midge_session_set_ping_timer(client);
 }
 
-/* --- errors
- * ------------------------------------------------------------------------------------------ */
+/* --- errors --- */
 
 static bool begins_with(const char *text, const char *beginning)
 {
@@ -677,8 +672,7 @@ void midge_session_error(struct midge_link *link, struct midge_slice text)
     midge_client_tell(client, MIDGE_EVENT_ERROR, status, words, NULL);
 }
 
-/* --- loss
- * --------------------------------------------------------------------------------------------- */
+/* --- loss --- */
 
 static void lost_while_connected(struct midge_client *client, enum midge_status status,
                                  const char *text)

@@ -15,8 +15,7 @@
 
 #define SUB_CAP_MIN 16u
 
-/* --- the table
- * --------------------------------------------------------------------------------------- */
+/* --- the table --- */
 
 static uint32_t slot_of(const struct midge_client *client, uint64_t sid)
 {
@@ -90,8 +89,7 @@ static void remove_sub(struct midge_client *client, struct midge_sub *sub)
     sub->is_in_table = false;
 }
 
-/* --- freeing
- * ------------------------------------------------------------------------------------------ */
+/* --- freeing --- */
 
 static void drop_waiting(struct midge_sub *sub)
 {
@@ -121,8 +119,7 @@ static void end_sub(struct midge_client *client, struct midge_sub *sub)
     midge_loop_wake(client->loop, NULL);
 }
 
-/* --- frames
- * ------------------------------------------------------------------------------------------- */
+/* --- frames --- */
 
 static enum midge_status put_sub(struct midge_out *out, const struct midge_sub *sub)
 {
@@ -171,8 +168,7 @@ enum midge_status midge_sub_restore(struct midge_client *client, struct midge_ou
     return MIDGE_OK;
 }
 
-/* --- delivery
- * ----------------------------------------------------------------------------------------- */
+/* --- delivery --- */
 
 static void call_back(struct midge_sub *sub, const struct midge_msg *msg)
 {
@@ -260,8 +256,7 @@ bool midge_sub_deliver(struct midge_client *client, uint64_t sid, const struct m
     return false;
 }
 
-/* --- what users call
- * ---------------------------------------------------------------------------------- */
+/* --- what users call --- */
 
 static enum midge_status check_names(const char *subject, const struct midge_sub_options *options)
 {
@@ -456,8 +451,7 @@ enum midge_status midge_sub_unsubscribe(struct midge_sub *sub, uint64_t max)
     return status;
 }
 
-/* --- draining
- * ------------------------------------------------------------------------------------------ */
+/* --- draining --- */
 
 /* Unsubscribe; the PING behind it comes back after the last message. */
 static enum midge_status begin_drain(struct midge_client *client, struct midge_sub *sub)
@@ -547,8 +541,7 @@ bool midge_sub_is_draining(const struct midge_client *client)
     return false;
 }
 
-/* --- the end
- * ------------------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 static void disown(struct midge_client *client, struct midge_sub *sub)
 {

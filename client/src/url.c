@@ -19,8 +19,7 @@
 #define WHY_CAP      160u
 #define HOST_LEN_MAX 255u
 
-/* --- one URL
- * ----------------------------------------------------------------------------------------- */
+/* --- one URL --- */
 
 static void server_destroy(struct midge_server *server)
 {
@@ -207,8 +206,7 @@ const char *midge_server_url(const struct midge_server *server, char *out, size_
     return out;
 }
 
-/* --- the list
- * ---------------------------------------------------------------------------------------- */
+/* --- the list --- */
 
 static enum midge_status list_put(struct midge_server_list *list, struct midge_server *server)
 {

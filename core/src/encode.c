@@ -139,8 +139,7 @@ uint8_t *midge_encode_no_responders(uint8_t *out, struct midge_slice reply, stru
     return put_crlf(out);
 }
 
-/* --- a client's --------------------------------------------------------------------------------
- */
+/* --- a client's --- */
 
 static uint32_t decimal64_len(uint64_t number)
 {

@@ -45,8 +45,7 @@ static const struct field fields[] = {
     {"jetstream", FIELD_FLAG, FACT(jetstream)},
 };
 
-/* --- INFO --------------------------------------------------------------------------------------
- */
+/* --- INFO --- */
 
 static void free_urls(struct midge_server_facts *facts)
 {
@@ -201,8 +200,7 @@ void midge_server_facts_deinit(struct midge_server_facts *facts)
     *facts = (struct midge_server_facts){0};
 }
 
-/* --- CONNECT -----------------------------------------------------------------------------------
- */
+/* --- CONNECT --- */
 
 static void put_flag(struct midge_json_writer *writer, const char *key, bool flag)
 {

@@ -14,8 +14,7 @@
  * global of the rig, so that a check needs no argument. */
 static const char *current_case = "none";
 
-/* --- checks ------------------------------------------------------------------------------------
- */
+/* --- checks --- */
 
 void midge_rig_fail(const char *file, int line, const char *format, ...)
 {
@@ -80,8 +79,7 @@ void midge_rig_wait_more(const char *file, int line, const char *what, struct mi
         midge_rig_sleep_ms(1); /* the condition may be another thread's or the server's */
 }
 
-/* --- clients -----------------------------------------------------------------------------------
- */
+/* --- clients --- */
 
 void midge_rig_note_event(void *context, const struct midge_event *event)
 {
@@ -209,8 +207,7 @@ void midge_rig_echo(void *context, const struct midge_msg *msg)
     MUST(midge_msg_respond(msg, msg->payload.base, msg->payload.len));
 }
 
-/* --- main --------------------------------------------------------------------------------------
- */
+/* --- main --- */
 
 static _Noreturn void usage(void)
 {

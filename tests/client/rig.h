@@ -26,8 +26,7 @@
 /* For one call that must succeed: far beyond what it takes, also under a sanitizer. */
 #define RIG_PATIENCE_MS 20000u
 
-/* --- checks ------------------------------------------------------------------------------------
- */
+/* --- checks --- */
 
 /** Say what is wrong and end the program; servers end with it. Thread: any. */
 __attribute__((format(printf, 3, 4))) _Noreturn void midge_rig_fail(const char *file, int line,
@@ -71,8 +70,7 @@ uint64_t midge_rig_now_ns(void);
 /** Thread: any. */
 void midge_rig_sleep_ms(uint32_t ms);
 
-/* --- servers -----------------------------------------------------------------------------------
- */
+/* --- servers --- */
 
 #define RIG_ARGUMENTS_MAX 16u
 
@@ -140,8 +138,7 @@ void midge_rig_fake_info(const struct midge_rig_fake_conn *conn, const char *mem
 /** INFO, CONNECT, PING, PONG. @return false if the peer went */
 bool midge_rig_fake_accept(const struct midge_rig_fake_conn *conn, const char *members);
 
-/* --- clients -----------------------------------------------------------------------------------
- */
+/* --- clients --- */
 
 /* What a client has told. */
 struct midge_rig_events {
@@ -190,8 +187,7 @@ void midge_rig_hear(void *context, const struct midge_msg *msg);
 /** Answer with the payload of the request. */
 void midge_rig_echo(void *context, const struct midge_msg *msg);
 
-/* --- main --------------------------------------------------------------------------------------
- */
+/* --- main --- */
 
 typedef void (*midge_rig_case_cb)(struct midge_rig *rig);
 struct midge_rig_case {

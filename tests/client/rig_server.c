@@ -19,8 +19,7 @@
 #define START_MAX_MS 20000u
 #define LOG_CAP      65536u
 
-/* --- real ones ---------------------------------------------------------------------------------
- */
+/* --- real ones --- */
 
 static const char *program_of(bool is_midge)
 {
@@ -188,8 +187,7 @@ void midge_rig_server_end(struct midge_rig_server *server)
     (void)rmdir(server->folder);
 }
 
-/* --- fake ones ---------------------------------------------------------------------------------
- */
+/* --- fake ones --- */
 
 struct midge_rig_fake {
     int listener_fd;

@@ -77,7 +77,7 @@ struct midge_msg {
     void *keeper;                /* private */
 };
 
-/* --- options ---------------------------------------------------------------------------------- */
+/* --- options --- */
 
 enum midge_io {
     MIDGE_IO_AUTO = 0, /* io_uring where it works, else epoll */
@@ -186,8 +186,7 @@ struct midge_options {
     midge_options_init_sized((options), (uint32_t)sizeof(*(options)))
 MIDGE_API void midge_options_init_sized(struct midge_options *options, uint32_t size);
 
-/* --- loop: for several clients in one thread ----------------------------------------------------
- */
+/* --- loop: for several clients in one thread --- */
 
 /**
  * Make a loop. Nothing is opened before a thread drives it.
@@ -228,8 +227,7 @@ MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_loop_fd(struct midge_loop *lo
 /** "io_uring", "epoll", or "" before the loop was driven. Static. Thread: the loop's. */
 MIDGE_API const char *midge_loop_io(const struct midge_loop *loop);
 
-/* --- client
- * --------------------------------------------------------------------------------------- */
+/* --- client --- */
 
 /**
  * Make a client. It connects with midge_client_connect().
@@ -346,8 +344,7 @@ struct midge_client_stats {
 MIDGE_API void midge_client_stats(const struct midge_client *client,
                                   struct midge_client_stats *stats_out);
 
-/* --- publish
- * --------------------------------------------------------------------------------------- */
+/* --- publish --- */
 
 /*
  * A message to send. Zero it, then set what is needed. All borrowed during the call.
@@ -405,8 +402,7 @@ MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_submit(struct midge_cl
 MIDGE_MUST_CHECK MIDGE_API enum midge_status
 midge_client_flush(struct midge_client *client, uint32_t timeout_ms, uint64_t *rtt_ns_out);
 
-/* --- subscribe
- * -------------------------------------------------------------------------------------- */
+/* --- subscribe --- */
 
 /* What a subscription may hold, beside the defaults of the client. Zero it first. */
 struct midge_sub_options {
@@ -478,8 +474,7 @@ MIDGE_API void midge_sub_destroy(struct midge_sub *sub);
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_drain(struct midge_client *client,
                                                                 uint32_t timeout_ms);
 
-/* --- request
- * ---------------------------------------------------------------------------------------- */
+/* --- request --- */
 
 /**
  * Send a request and wait for one reply.
@@ -548,8 +543,7 @@ midge_client_request_many(struct midge_client *client, const struct midge_outgoi
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_new_inbox(struct midge_client *client,
                                                                     char *out, size_t cap);
 
-/* --- messages and headers
- * --------------------------------------------------------------------------- */
+/* --- messages and headers --- */
 
 /** Keep a message: one copy if it is borrowed, one more reference if it is retained already.
  * @return owned, ended by midge_msg_release(); NULL without memory. Thread: any. */
@@ -610,8 +604,7 @@ MIDGE_API uint32_t midge_headers_count(const struct midge_headers *headers);
 MIDGE_API void midge_headers_at(const struct midge_headers *headers, uint32_t index,
                                 const char **name_out, const char **value_out);
 
-/* --- services
- * --------------------------------------------------------------------------------------- */
+/* --- services --- */
 
 /*
  * A service answers requests on its endpoints in a queue group, and $SRV.PING, $SRV.INFO and

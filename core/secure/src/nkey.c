@@ -14,8 +14,7 @@
 #define KEY_RAW_LEN  (1u + MIDGE_NKEY_LEN + CRC_LEN)
 #define RAW_LEN_MAX  SEED_RAW_LEN
 
-/* --- texts -------------------------------------------------------------------------------------
- */
+/* --- texts --- */
 
 static const char base32_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 static const char base64_digits[] =
@@ -147,8 +146,7 @@ static bool decode_key(struct midge_slice text, uint8_t *out, uint32_t len)
     return checksum(out, len) == (uint16_t)(out[len] | out[len + 1] << 8);
 }
 
-/* --- keys --------------------------------------------------------------------------------------
- */
+/* --- keys --- */
 
 static enum midge_status derive_public(struct midge_nkey *nkey)
 {

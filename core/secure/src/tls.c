@@ -43,8 +43,7 @@ static void explain(char *why, const char *what)
     ERR_clear_error();
 }
 
-/* --- contexts ----------------------------------------------------------------------------------
- */
+/* --- contexts --- */
 
 static bool load_files(SSL_CTX *context, const struct midge_tls_options *options, char *why)
 {
@@ -126,8 +125,7 @@ void midge_tls_context_destroy(struct midge_tls_context *context)
     free(context);
 }
 
-/* --- sessions ----------------------------------------------------------------------------------
- */
+/* --- sessions --- */
 
 static bool is_address(const char *host_name)
 {
