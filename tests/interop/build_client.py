@@ -64,12 +64,13 @@ def build_java(target):
 
 
 def build_js(target):
-    """Nothing to compile: the script goes beside the modules that it imports."""
+    """Nothing to compile: the scripts go beside the modules that they import."""
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / "js" / name, target)
     install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     fetch_once(install, target, "js/package-lock.json")
-    shutil.copy(HERE / "js" / "scenarios.mjs", target)
+    for script in (HERE / "js").glob("*.mjs"):
+        shutil.copy(script, target)
 
 
 def build_rust(target):

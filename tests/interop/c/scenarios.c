@@ -6,97 +6,11 @@
  *
  * Thread: main; the callbacks of services run on threads of the library and touch atomics only.
  */
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-#include <nats/nats.h>
+#include "support.h"
 
-#define WAIT_MS         10000
-#define QUIET_MS        200
-#define PAYLOAD_LEN_MAX (1024 * 1024)
-#define NUMBERS_MAX     1000
-
-/* The scenario that runs, for the failure line. Written by main between scenarios. */
-static const char *scenario_name = "connect";
-
-static void check(bool condition, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void check(bool condition, const char *format, ...)
-{
-    va_list arguments;
-
-    if (condition)
-        return;
-    va_start(arguments, format);
-    fprintf(stderr, "fail %s: ", scenario_name);
-    vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\n");
-    va_end(arguments);
-    exit(1);
-}
-
-static void check_status(natsStatus status, natsStatus wanted, const char *what)
-{
-    check(status == wanted, "%s: %s, wanted %s", what, natsStatus_GetText(status),
-          natsStatus_GetText(wanted));
-}
-
-static void sleep_ms(long ms)
-{
-    const struct timespec duration = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-    nanosleep(&duration, NULL);
-}
-
-static void wait_for_flag(const atomic_bool *flag, const char *what)
-{
-    for (int i = 0; i < WAIT_MS / 10 && !atomic_load(flag); i++)
-        sleep_ms(10);
-    check(atomic_load(flag), "%s: nothing in %d ms", what, WAIT_MS);
-}
-
-static void set_flag(natsConnection *connection, void *flag)
-{
-    (void)connection;
-    atomic_store((atomic_bool *)flag, true);
-}
-
-/* What a connection tells about itself. */
-struct events {
-    atomic_bool lost;
-    atomic_bool back;
-    atomic_bool closed;
-};
-
-static natsConnection *open_connection(struct events *events)
-{
-    natsOptions *options = NULL;
-    natsConnection *connection = NULL;
-
-    check_status(natsOptions_Create(&options), NATS_OK, "options");
-    check_status(natsOptions_SetURL(options, getenv("NATS_URL")), NATS_OK, "NATS_URL");
-    check_status(natsOptions_SetReconnectWait(options, 100), NATS_OK, "reconnect wait");
-    check_status(natsOptions_SetMaxReconnect(options, 100), NATS_OK, "reconnect limit");
-    check_status(natsOptions_SetDisconnectedCB(options, set_flag, &events->lost), NATS_OK,
-                 "options");
-    check_status(natsOptions_SetReconnectedCB(options, set_flag, &events->back), NATS_OK,
-                 "options");
-    check_status(natsOptions_SetClosedCB(options, set_flag, &events->closed), NATS_OK, "options");
-    check_status(natsConnection_Connect(&connection, options), NATS_OK, "connect");
-    natsOptions_Destroy(options);
-    return connection;
-}
-
-static void flush(natsConnection *connection)
-{
-    check_status(natsConnection_FlushTimeout(connection, WAIT_MS), NATS_OK, "flush");
-}
+#define NUMBERS_MAX 1000
 
 /* All that was published before this has reached its subscribers, surplus included. */
 static void settle(natsConnection *near, natsConnection *far)
@@ -104,23 +18,6 @@ static void settle(natsConnection *near, natsConnection *far)
     flush(near);
     flush(far);
     sleep_ms(QUIET_MS);
-}
-
-static natsSubscription *subscribe(natsConnection *connection, const char *subject)
-{
-    natsSubscription *sub = NULL;
-
-    check_status(natsConnection_SubscribeSync(&sub, connection, subject), NATS_OK, subject);
-    return sub;
-}
-
-static natsSubscription *join(natsConnection *connection, const char *subject, const char *group)
-{
-    natsSubscription *sub = NULL;
-
-    check_status(natsConnection_QueueSubscribeSync(&sub, connection, subject, group), NATS_OK,
-                 subject);
-    return sub;
 }
 
 static natsSubscription *serve(natsConnection *connection, const char *subject,
@@ -133,11 +30,6 @@ static natsSubscription *serve(natsConnection *connection, const char *subject,
     return sub;
 }
 
-static void publish(natsConnection *connection, const char *subject, const char *payload)
-{
-    check_status(natsConnection_PublishString(connection, subject, payload), NATS_OK, subject);
-}
-
 static void publish_numbers(natsConnection *connection, const char *subject, int first, int count)
 {
     char payload[16];
@@ -146,14 +38,6 @@ static void publish_numbers(natsConnection *connection, const char *subject, int
         snprintf(payload, sizeof(payload), "%d", i);
         publish(connection, subject, payload);
     }
-}
-
-static natsMsg *next_message(natsSubscription *sub)
-{
-    natsMsg *message = NULL;
-
-    check_status(natsSubscription_NextMsg(&message, sub, WAIT_MS), NATS_OK, "next message");
-    return message;
 }
 
 /* How often each number has come. */
@@ -185,20 +69,6 @@ static void check_tally(const struct tally *tally, int count, const char *what)
     check(tally->count == count, "%s: %d messages, wanted %d", what, tally->count, count);
     for (int i = 0; i < count; i++)
         check(tally->seen[i] == 1, "%s: message %d came %d times", what, i, tally->seen[i]);
-}
-
-static void check_no_responders(natsConnection *connection, const char *subject)
-{
-    natsMsg *reply = NULL;
-
-    check_status(natsConnection_RequestString(&reply, connection, subject, "", WAIT_MS),
-                 NATS_NO_RESPONDERS, subject);
-}
-
-static void check_payload(natsMsg *message, const char *wanted)
-{
-    check(strcmp(natsMsg_GetData(message), wanted) == 0, "payload '%s', wanted '%s'",
-          natsMsg_GetData(message), wanted);
 }
 
 static void echo_cb(natsConnection *connection, natsSubscription *sub, natsMsg *message,
@@ -269,25 +139,6 @@ static void answer_with_headers_cb(natsConnection *connection, natsSubscription 
     check_status(natsConnection_PublishMsg(connection, answer), NATS_OK, "answer");
     natsMsg_Destroy(answer);
     natsMsg_Destroy(message);
-}
-
-static void check_header(natsMsg *message, const char *name, int count, ...)
-{
-    const char **values = NULL;
-    int values_count = 0;
-    va_list wanted;
-
-    check_status(natsMsgHeader_Values(message, name, &values, &values_count), NATS_OK, name);
-    check(values_count == count, "header %s: %d values, wanted %d", name, values_count, count);
-    va_start(wanted, count);
-    for (int i = 0; i < count; i++) {
-        const char *value = va_arg(wanted, const char *);
-
-        check(strcmp(values[i], value) == 0, "header %s: '%s', wanted '%s'", name, values[i],
-              value);
-    }
-    va_end(wanted);
-    free(values);
 }
 
 static void headers(natsConnection *near, natsConnection *far)

@@ -1,4 +1,6 @@
-// The interop scenarios with nats.go. See run_client.py for how it is run.
+// The interop scenarios with nats.go. See run_client.py for how it is run, run_pair.py for the roles.
+//
+//	scenarios [responder|requester]
 package main
 
 import (
@@ -335,6 +337,10 @@ func reconnect(near, _ *nats.Conn) {
 }
 
 func main() {
+	if len(os.Args) > 1 {
+		runPair(os.Args[1])
+		return
+	}
 	near, far := connect(), connect()
 	for _, s := range []struct {
 		name string

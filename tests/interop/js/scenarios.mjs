@@ -1,58 +1,18 @@
-// The interop scenarios with nats.js. See run_client.py for how it is run.
+// The interop scenarios with nats.js. See run_client.py for how it is run, run_pair.py for the roles.
+//
+//     scenarios.mjs [responder|requester]
 
 import assert from "node:assert/strict";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { connect as natsConnect, Empty, errors, headers as natsHeaders } from "@nats-io/transport-node";
+import { Empty, errors, headers as natsHeaders } from "@nats-io/transport-node";
+import * as pair from "./pair.mjs";
+import { checkNoResponders, Collector, connect, numbers, QUIET_MS, subscribe, until, WAIT_MS } from "./support.mjs";
 
-const WAIT_MS = 10_000;
-const QUIET_MS = 200;
 const PAYLOAD_MAX = 1024 * 1024;
 
 const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-
-function connect() {
-  return natsConnect({ servers: process.env.NATS_URL, reconnectTimeWait: 100, maxReconnectAttempts: 100 });
-}
-
-function numbers(count) {
-  return Array.from({ length: count }, (_, i) => String(i));
-}
-
-async function until(condition, text) {
-  for (const end = Date.now() + WAIT_MS; !condition(); await sleep(5)) {
-    assert(Date.now() < end, `${text} after ${WAIT_MS} ms`);
-  }
-}
-
-// Keeps the messages of one subscription, and waits for them.
-class Collector {
-  messages = [];
-
-  keep = (error, message) => {
-    assert.ifError(error);
-    this.messages.push(message);
-  };
-
-  payloads() {
-    return this.messages.map((message) => message.string());
-  }
-
-  subjects() {
-    return this.messages.map((message) => message.subject);
-  }
-
-  async waitFor(count) {
-    await until(() => this.messages.length >= count, `fewer than ${count} messages`);
-  }
-}
-
-function subscribe(connection, subject, options = {}) {
-  const collector = new Collector();
-  connection.subscribe(subject, { callback: collector.keep, ...options });
-  return collector;
-}
 
 // Returns when all that was published before has reached its subscribers, surplus included.
 async function settle(...connections) {
@@ -60,14 +20,6 @@ async function settle(...connections) {
     await connection.flush();
   }
   await sleep(QUIET_MS);
-}
-
-async function checkNoResponders(connection, subject) {
-  await assert.rejects(
-    connection.request(subject, Empty, { timeout: WAIT_MS }),
-    (error) => error instanceof errors.RequestError && error.isNoResponders(),
-    `request to ${subject} must end with no responders`,
-  );
 }
 
 async function request_reply(near, far) {
@@ -303,4 +255,6 @@ async function main() {
   await far.close();
 }
 
-main().then(() => process.exit(0));
+const role = process.argv[2];
+
+(role ? pair.run(role) : main()).then(() => process.exit(0));

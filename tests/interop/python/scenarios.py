@@ -1,71 +1,21 @@
-"""The interop scenarios with nats-py. See run_client.py for how it is run.
+"""The interop scenarios with nats-py. See run_client.py for how it is run, run_pair.py for the roles.
+
+    scenarios.py [responder|requester]
 
 nats-py keeps one value per header name, so values that share a name are left to the other clients; here
 names that differ in case only, an empty value and one outside ASCII must survive.
 """
 
 import asyncio
-import os
 import sys
 
-import nats
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
-WAIT_S = 10
-QUIET_S = 0.2
+import pair
+from support import QUIET_S, WAIT_S, Collector, check, check_equal, connect, fence
+
 PAYLOAD_MAX = 1024 * 1024
-
-
-def check(condition, text):
-    if not condition:
-        raise AssertionError(text)
-
-
-def check_equal(got, wanted, text):
-    check(got == wanted, f"{text}: got {got!r}, wanted {wanted!r}")
-
-
-async def connect(**options):
-    return await nats.connect(os.environ["NATS_URL"], reconnect_time_wait=0.1, **options)
-
-
-class Collector:
-    """Keeps the messages of one subscription, and waits for them."""
-
-    def __init__(self, delay_s=0):
-        self.messages = []
-        self._delay_s = delay_s
-        self._changed = asyncio.Condition()
-
-    async def keep(self, message):
-        if self._delay_s:
-            await asyncio.sleep(self._delay_s)
-        async with self._changed:
-            self.messages.append(message)
-            self._changed.notify_all()
-
-    def payloads(self):
-        return [message.data for message in self.messages]
-
-    def subjects(self):
-        return [message.subject for message in self.messages]
-
-    async def wait_for(self, count):
-        async with self._changed:
-            await asyncio.wait_for(self._changed.wait_for(lambda: len(self.messages) >= count), WAIT_S)
-
-
-async def fence(connection):
-    """The server has handled all that the connection sent before.
-
-    flush() of nats-py is no fence: it writes its PING ahead of commands that still wait in the client.
-    """
-    try:
-        await connection.request("fence.nobody", b"", timeout=WAIT_S)
-        check(False, "somebody answers on fence.nobody")
-    except NoRespondersError:
-        pass
 
 
 async def settle(*connections):
@@ -339,4 +289,4 @@ async def main():
     await far.close()
 
 
-asyncio.run(main())
+asyncio.run(pair.run(sys.argv[1]) if len(sys.argv) > 1 else main())

@@ -1,4 +1,7 @@
-//! The interop scenarios with async-nats. See run_client.py for how it is run.
+//! The interop scenarios with async-nats. See run_client.py for how it is run, run_pair.py for the
+//! roles.
+//!
+//!     scenarios [responder|requester]
 //!
 //! `flush` of async-nats ends when the bytes are on their way; it does not wait for a PONG. A request that
 //! nobody answers takes its place here: the broker has handled all that was sent before it.
@@ -39,6 +42,8 @@ macro_rules! check_equal {
         check!(got == wanted, "{}: got {:?}, wanted {:?}", $text, got, wanted);
     };
 }
+
+mod pair; // behind the macros, which it uses
 
 async fn connect(events: Option<mpsc::UnboundedSender<Event>>) -> Outcome<Client> {
     let url = std::env::var("NATS_URL")?;
@@ -387,8 +392,23 @@ async fn reconnect(near: &Client, _far: &Client) -> Outcome {
     Ok(())
 }
 
+/// Ends the process at the first one that does not hold.
+async fn run_all<'a>(scenarios: impl IntoIterator<Item = (&'a str, Scenario<'a>)>) -> Outcome {
+    for (name, scenario) in scenarios {
+        if let Err(error) = scenario.await {
+            eprintln!("fail {name}: {error}");
+            std::process::exit(1);
+        }
+        println!("ok {name}");
+    }
+    Ok(())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
+    if let Some(role) = std::env::args().nth(1) {
+        return pair::run(&role).await;
+    }
     let (near, far) = (&connect(None).await?, &connect(None).await?);
     let scenarios: [(&str, Scenario); 11] = [
         ("request_reply", Box::pin(request_reply(near, far))),
@@ -403,12 +423,5 @@ async fn main() -> Outcome {
         ("max_payload", Box::pin(max_payload(near, far))),
         ("reconnect", Box::pin(reconnect(near, far))),
     ];
-    for (name, scenario) in scenarios {
-        if let Err(error) = scenario.await {
-            eprintln!("fail {name}: {error}");
-            std::process::exit(1);
-        }
-        println!("ok {name}");
-    }
-    Ok(())
+    run_all(scenarios).await
 }
