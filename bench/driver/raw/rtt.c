@@ -23,7 +23,6 @@
 #include "wire.h"
 
 #define STRAGGLER_MS 20 /* a doubled reply through a relay follows at once */
-#define PERCENTILES  4u
 
 struct requester {
     struct midge_wire wire;
@@ -105,19 +104,16 @@ static enum midge_status measure(struct requester *requester,
 
 static void print_json(const struct midge_raw_options *options, struct report *report)
 {
-    static const char *const names[PERCENTILES] = {"p50_ns", "p90_ns", "p99_ns", "p999_ns"};
-    static const uint32_t shares[PERCENTILES] = {MIDGE_SAMPLES_SHARE_P50, MIDGE_SAMPLES_SHARE_P90,
-                                                 MIDGE_SAMPLES_SHARE_P99, MIDGE_SAMPLES_SHARE_P999};
-
     printf("{\"mode\":\"rtt\",\"count\":%u,\"warmup\":%u,\"size\":%u,\"errors\":0", options->count,
            options->warmup, options->size);
-    for (uint32_t i = 0; i < PERCENTILES; i++) {
+    for (uint32_t i = 0; i < MIDGE_SAMPLES_REPORTED; i++) {
+        const struct midge_samples_reported *reported = &midge_samples_reported[i];
         uint64_t ns = 0;
 
-        if (midge_samples_percentile(&report->samples, shares[i], &ns))
-            printf(",\"%s\":%llu", names[i], (unsigned long long)ns);
+        if (midge_samples_percentile(&report->samples, reported->share, &ns))
+            printf(",\"%s\":%llu", reported->key, (unsigned long long)ns);
         else
-            printf(",\"%s\":null", names[i]);
+            printf(",\"%s\":null", reported->key);
     }
     printf(",\"max_ns\":%llu,\"elapsed_ns\":%llu",
            (unsigned long long)midge_samples_max(&report->samples),
@@ -130,19 +126,16 @@ static void print_json(const struct midge_raw_options *options, struct report *r
 
 static void print_text(const struct midge_raw_options *options, struct report *report)
 {
-    static const char *const names[PERCENTILES] = {"p50", "p90", "p99", "p99.9"};
-    static const uint32_t shares[PERCENTILES] = {MIDGE_SAMPLES_SHARE_P50, MIDGE_SAMPLES_SHARE_P90,
-                                                 MIDGE_SAMPLES_SHARE_P99, MIDGE_SAMPLES_SHARE_P999};
-
     printf("%u requests of %u bytes, 0 errors, %.3f s\n", options->count, options->size,
            (double)report->elapsed_ns / 1e9);
-    for (uint32_t i = 0; i < PERCENTILES; i++) {
+    for (uint32_t i = 0; i < MIDGE_SAMPLES_REPORTED; i++) {
+        const struct midge_samples_reported *reported = &midge_samples_reported[i];
         uint64_t ns = 0;
 
-        if (midge_samples_percentile(&report->samples, shares[i], &ns))
-            printf("%-6s %10.2f us\n", names[i], (double)ns / 1e3);
+        if (midge_samples_percentile(&report->samples, reported->share, &ns))
+            printf("%-6s %10.2f us\n", reported->text, (double)ns / 1e3);
         else
-            printf("%-6s    unknown (fewer than %u samples beyond it)\n", names[i],
+            printf("%-6s    unknown (fewer than %u samples beyond it)\n", reported->text,
                    MIDGE_SAMPLES_BEYOND_MIN);
     }
     printf("max    %10.2f us\n", (double)midge_samples_max(&report->samples) / 1e3);

@@ -4,6 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+const struct midge_samples_reported midge_samples_reported[MIDGE_SAMPLES_REPORTED] = {
+    {"p50_ns", "p50", MIDGE_SAMPLES_SHARE_P50},
+    {"p90_ns", "p90", MIDGE_SAMPLES_SHARE_P90},
+    {"p99_ns", "p99", MIDGE_SAMPLES_SHARE_P99},
+    {"p999_ns", "p99.9", MIDGE_SAMPLES_SHARE_P999},
+};
+
 enum midge_status midge_samples_init(struct midge_samples *samples, uint32_t cap)
 {
     MIDGE_ASSERT(cap >= 1);

@@ -27,6 +27,17 @@
 #define MIDGE_SAMPLES_SHARE_P99  99000u
 #define MIDGE_SAMPLES_SHARE_P999 99900u
 
+/* What a report says of a run. */
+#define MIDGE_SAMPLES_REPORTED 4u
+
+struct midge_samples_reported {
+    const char *key;  /* in JSON */
+    const char *text; /* for people */
+    uint32_t share;
+};
+
+extern const struct midge_samples_reported midge_samples_reported[MIDGE_SAMPLES_REPORTED];
+
 struct midge_samples {
     uint64_t *ns; /* own */
     uint32_t count;
