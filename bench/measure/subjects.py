@@ -86,7 +86,8 @@ class Subject:
 
 # Flags and environment of the servers that do not run as they come.
 VARIANTS = {
-    "midge": {"tuned": (["--spin-us", "0"], {}), "threads1": (["--threads", "1"], {}),
+    "midge": {"tuned": (["--spin-us", "0"], {}), "spinning": (["--spin-us", "200"], {}),
+              "threads1": (["--threads", "1"], {}),
               "threads1-tuned": (["--threads", "1", "--spin-us", "0"], {}),
               "threads2": (["--threads", "2"], {}),
               "threads2-tuned": (["--threads", "2", "--spin-us", "0"], {})},
