@@ -19,6 +19,10 @@
 #define BUFFER_COUNT_DEFAULT 512u
 #define BUFFER_LEN_DEFAULT   16384u
 
+/* A read burst of one connection takes up to 32 (MULTISHOT_MAX_RETRY of the kernel's
+ * io_uring/net.c), and 64 first lines still fit the second-level cache sets they share. */
+#define BUFFERS_AT_REST_DEFAULT 64u
+
 /* Source: io_uring_register_buf_ring(3), "ring_entries ... maximum is 32768". */
 #define BUFFER_COUNT_MAX 32768u
 
@@ -74,6 +78,11 @@ static struct midge_ring_options options_with_defaults(const struct midge_ring_o
         filled.buffer_len = BUFFER_LEN_DEFAULT;
     MIDGE_ASSERT(filled.buffer_count <= BUFFER_COUNT_MAX);
     MIDGE_ASSERT((filled.buffer_count & (filled.buffer_count - 1)) == 0);
+    if (filled.buffers_at_rest == 0)
+        filled.buffers_at_rest = BUFFERS_AT_REST_DEFAULT;
+    if (filled.buffers_at_rest > filled.buffer_count)
+        filled.buffers_at_rest = filled.buffer_count;
+    MIDGE_ASSERT((filled.buffers_at_rest & (filled.buffers_at_rest - 1)) == 0);
     return filled;
 }
 

@@ -181,7 +181,8 @@ enum midge_status midge_ring_uring_self_test(char why[128])
                                                .sq_entries = 16,
                                                .cq_entries = 32,
                                                .buffer_count = BUFFER_COUNT,
-                                               .buffer_len = BUFFER_LEN};
+                                               .buffer_len = BUFFER_LEN,
+                                               .buffers_at_rest = BUFFER_COUNT};
     struct trial trial = {.handle = {.index = 0xabcde, .generation = 0xfedcba98u}};
     enum midge_status status = midge_ring_uring_create(&options, &trial.ring, why);
     const char *complaint = NULL;

@@ -46,11 +46,6 @@
 
 #define BUFFER_GROUP 0
 
-/* Buffers posted at least: a read burst of one connection takes up to 32 (MULTISHOT_MAX_RETRY of
- * the kernel's io_uring/net.c), and 64 first lines still fit the second-level cache sets they
- * share. */
-#define POSTED_MIN 64u
-
 /* Turns between two looks at whether fewer buffers would do. */
 #define POSTED_WINDOW_TURNS 1024u
 
@@ -102,6 +97,7 @@ struct uring {
     uint8_t *arena;
     uint32_t buffer_count;
     uint32_t buffer_len;
+    uint32_t posted_min;
 
     /* The turn. */
     uint32_t
@@ -259,7 +255,7 @@ static inline void buffers_adapt(struct uring *uring)
 
     if (++uring->window_turns < POSTED_WINDOW_TURNS)
         return;
-    if (uring->posted_wanted > POSTED_MIN && uring->taken_max < uring->posted_wanted / 4)
+    if (uring->posted_wanted > uring->posted_min && uring->taken_max < uring->posted_wanted / 4)
         uring->posted_wanted /= 2;
     uring->window_turns = 0;
     uring->taken_max = 0;
@@ -776,7 +772,7 @@ static enum midge_status setup_buffers(struct uring *uring, char why[128])
     /* Highest index first, so that the stack hands out the lowest. */
     for (uint32_t index = uring->buffer_count; index-- > 0;)
         buffer_give_back(uring, index);
-    uring->posted_wanted = uring->buffer_count < POSTED_MIN ? uring->buffer_count : POSTED_MIN;
+    uring->posted_wanted = uring->posted_min;
     return MIDGE_OK;
 }
 
@@ -797,6 +793,7 @@ enum midge_status midge_ring_uring_create(const struct midge_ring_options *optio
     uring->timer_at_ns = UINT64_MAX;
     uring->buffer_count = options->buffer_count;
     uring->buffer_len = options->buffer_len;
+    uring->posted_min = options->buffers_at_rest;
     uring->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (uring->bell_fd < 0) {
         midge_ring_explain(why, "eventfd: %s", strerror(errno));

@@ -205,6 +205,40 @@ RING_TEST(hazards, eight_buffers_serve_two_hundred_busy_connections)
     midge_ring_destroy(rig.ring);
 }
 
+/* More buffers are offered when those at rest do not do, until a whole burst fits. */
+RING_TEST(hazards, two_buffers_at_rest_become_as_many_as_a_burst_needs)
+{
+    enum {
+        BURST = 16 * 64,
+        BURSTS = 50
+    };
+    const struct midge_ring_options options = {
+        .kind = kind, .buffer_count = 64, .buffer_len = 64, .buffers_at_rest = 2};
+    struct stream stream;
+    struct midge_ring_counts early, late;
+    struct rig rig;
+
+    rig_open(&rig, &options);
+    open_streams(&rig, &stream, 1, BURST);
+    (void)receive_all(&rig, &stream, 1, BURST, 10);
+    midge_ring_counts(rig.ring, &early);
+    for (uint32_t burst = 1; burst < BURSTS; burst++) {
+        uint8_t bytes[BURST];
+
+        rig_fill(bytes, sizeof(bytes), (uint64_t)burst * BURST);
+        rig_write(stream.far_fd, bytes, sizeof(bytes));
+        (void)receive_all(&rig, &stream, 1, (uint64_t)(burst + 1) * BURST, 10);
+    }
+    midge_ring_counts(rig.ring, &late);
+    if (kind == MIDGE_RING_KIND_URING)
+        cr_assert_gt(early.no_buffers, 0);
+    cr_assert_lt(late.no_buffers, early.no_buffers + 5, "shortages: %lu, then %lu more",
+                 early.no_buffers, late.no_buffers - early.no_buffers);
+    rig_expect_quiet(&rig);
+    close_streams(&rig, &stream, 1);
+    midge_ring_destroy(rig.ring);
+}
+
 /* Completions beyond the queue go to a list in the kernel, and multishot recvs end with bytes in
  * hand. Source: libuv issue 4598, tokio-rs/io-uring issue 302. */
 RING_TEST(hazards, overflow_of_the_completion_queue_loses_nothing)

@@ -735,6 +735,35 @@ Test(ring_uring, one_turn_is_one_enter, .timeout = 60)
     midge_ring_destroy(rig.ring);
 }
 
+/* io_uring: a buffer that was used comes back behind those that wait, so all that wait get used. */
+Test(ring_uring, low_traffic_goes_through_the_buffers_at_rest_alone, .timeout = 60)
+{
+    const struct midge_ring_options options = {
+        .kind = MIDGE_RING_KIND_URING, .buffer_count = 16, .buffer_len = 64, .buffers_at_rest = 2};
+    const uint8_t *bases[2] = {NULL, NULL};
+    struct midge_ring_event event;
+    struct rig rig;
+    int near_fd, far_fd;
+
+    if (!rig_kernel_has_io_uring())
+        cr_skip_test("this kernel refuses io_uring");
+    rig_open(&rig, &options);
+    rig_unix_pair(&rig, &near_fd, &far_fd);
+    midge_ring_recv(rig.ring, near_fd, rig_handle(1));
+    rig_expect_quiet(&rig);
+    for (uint32_t round = 0; round < 100; round++) {
+        rig_write(far_fd, "x", 1);
+        event = rig_next(&rig);
+        rig_expect_bytes(&event, "x");
+        if (round < 2)
+            bases[round] = event.bytes.base;
+        cr_assert_eq(event.bytes.base, bases[round % 2]);
+    }
+    rig_hang_up(&rig, near_fd, 1);
+    (void)close(far_fd);
+    midge_ring_destroy(rig.ring);
+}
+
 RING_TEST(ring, adopt_switches_nagle_off)
 {
     socklen_t len = sizeof(int);

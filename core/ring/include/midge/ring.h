@@ -70,10 +70,12 @@ struct midge_ring_event {
 
 struct midge_ring_options {
     enum midge_ring_kind kind;
-    uint32_t sq_entries;   /* submission queue, 0 = 1024 */
-    uint32_t cq_entries;   /* completion queue, 0 = 8192 */
-    uint32_t buffer_count; /* provided buffers, power of two, 0 = 512 */
-    uint32_t buffer_len;   /* bytes of one provided buffer, 0 = 16384 */
+    uint32_t sq_entries;      /* submission queue, 0 = 1024 */
+    uint32_t cq_entries;      /* completion queue, 0 = 8192 */
+    uint32_t buffer_count;    /* provided buffers, power of two, 0 = 512 */
+    uint32_t buffer_len;      /* bytes of one provided buffer, 0 = 16384 */
+    uint32_t buffers_at_rest; /* io_uring: of those, offered to the kernel while traffic is low:
+                                 that many take memory; power of two, 0 = 64, or all if fewer */
 };
 
 /* One writer, any reader. */
