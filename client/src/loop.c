@@ -19,11 +19,13 @@
 
 #include "client_internal.h"
 
-/* Of a client's ring. Buffers are touched only as far as bytes come in. */
-#define SQ_ENTRIES   64u
-#define CQ_ENTRIES   256u
-#define BUFFER_COUNT 16u
-#define BUFFER_LEN   16384u
+/* Of a client's ring. Buffers are touched only as far as bytes come in, but in turn: at rest two of
+ * them take memory, a page each for small messages. More come into use with more traffic. */
+#define SQ_ENTRIES      64u
+#define CQ_ENTRIES      256u
+#define BUFFER_COUNT    16u
+#define BUFFER_LEN      16384u
+#define BUFFERS_AT_REST 2u
 
 #define NS_PER_US 1000ull
 #define NS_PER_S  1000000000ull
@@ -115,6 +117,7 @@ static enum midge_status open_ring(struct midge_loop *loop)
         .cq_entries = CQ_ENTRIES,
         .buffer_count = BUFFER_COUNT,
         .buffer_len = BUFFER_LEN,
+        .buffers_at_rest = BUFFERS_AT_REST,
     };
     char why[128];
     const enum midge_status status = midge_ring_create(&options, &loop->ring, why);
