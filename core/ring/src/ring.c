@@ -258,15 +258,16 @@ void midge_ring_doorbell(struct midge_ring *ring)
     ring->ops->wake(ring);
 }
 
-int midge_ring_fd(const struct midge_ring *ring)
+int midge_ring_fd(struct midge_ring *ring)
 {
+    assert_owner(ring);
     return ring->ops->fd == NULL ? -1 : ring->ops->fd(ring);
 }
 
 bool midge_ring_park(struct midge_ring *ring)
 {
     assert_owner(ring);
-    return midge_ring_bell_begin_sleep(ring);
+    return ring->ops->park == NULL ? midge_ring_bell_begin_sleep(ring) : ring->ops->park(ring);
 }
 
 void midge_ring_take(struct midge_ring *ring)

@@ -530,9 +530,17 @@ static bool epoll_next(struct midge_ring *ring, struct midge_ring_event *event_o
     return false;
 }
 
-static int epoll_ring_fd(const struct midge_ring *ring)
+static int epoll_ring_fd(struct midge_ring *ring)
 {
-    return ((const struct epoll_ring *)ring)->epoll_fd;
+    return epoll_of(ring)->epoll_fd;
+}
+
+static bool epoll_park(struct midge_ring *ring)
+{
+    const struct epoll_ring *epoll_ring = epoll_of(ring);
+
+    return epoll_ring->send_count == 0 && epoll_ring->dirty.head < 0 &&
+           epoll_ring->ended.head < 0 && midge_ring_bell_begin_sleep(ring);
 }
 
 static void epoll_destroy(struct midge_ring *ring)
@@ -571,6 +579,7 @@ static const struct midge_ring_ops epoll_ops = {
     .next = epoll_next,
     .wake = epoll_wake,
     .fd = epoll_ring_fd,
+    .park = epoll_park,
     .now_ns = midge_ring_os_now_ns,
     .busy_ns = midge_ring_os_busy_ns,
     .idle_ns = midge_ring_os_idle_ns,

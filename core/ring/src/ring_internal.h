@@ -66,8 +66,9 @@ struct midge_ring_ops {
     void (*wait)(struct midge_ring *ring, uint64_t deadline_ns, uint64_t spin_ns);
     bool (*next)(struct midge_ring *ring, struct midge_ring_event *event_out);
     void (*wake)(
-        struct midge_ring *ring); /* any thread: end a sleep begun with bell_begin_sleep() */
-    int (*fd)(const struct midge_ring *ring); /* NULL = has none */
+        struct midge_ring *ring);       /* any thread: end a sleep begun with bell_begin_sleep() */
+    int (*fd)(struct midge_ring *ring); /* NULL = has none */
+    bool (*park)(struct midge_ring *ring); /* NULL = begin_sleep() is all that it takes */
     uint64_t (*now_ns)(struct midge_ring *ring);
     uint64_t (*busy_ns)(struct midge_ring *ring); /* any thread */
     uint64_t (*idle_ns)(struct midge_ring *ring);

@@ -99,6 +99,10 @@ struct uring {
     uint32_t buffer_len;
     uint32_t posted_min;
 
+    /* For an owner that polls elsewhere; read by any thread that rings. */
+    _Atomic int outside_fd;  /* eventfd; -1 = nobody has asked for it */
+    _Atomic bool is_outside; /* from park() to the next wait: a doorbell goes there */
+
     /* The turn. */
     uint32_t
         turn_tail; /* submission tail at the last wait: the turn ends when all before is taken */
@@ -413,12 +417,54 @@ static void bell_arm(struct uring *uring)
     uring->is_bell_armed = true;
 }
 
+/* The other one sleeps on that one descriptor only, and the kernel does not pass a signal of one
+ * eventfd on to the next from inside of it. Relaxed: who found the owner asleep sees what it wrote
+ * before that; if it has come back meanwhile, it has found the doorbell in the word. */
 static void uring_wake(struct midge_ring *ring)
 {
+    struct uring *uring = uring_of(ring);
+    const bool is_outside = atomic_load_explicit(&uring->is_outside, memory_order_relaxed);
+    const int outside_fd = atomic_load_explicit(&uring->outside_fd, memory_order_relaxed);
     const uint64_t one = 1;
 
     /* The count never fills up: that takes 2^64 wakes. */
-    (void)!write(uring_of(ring)->bell_fd, &one, sizeof(one));
+    (void)!write(is_outside ? outside_fd : uring->bell_fd, &one, sizeof(one));
+}
+
+/* An eventfd that the kernel signals when there is work. Not the ring's own descriptor: with
+ * DEFER_TASKRUN completions are made by our own enter, and until then the kernel wakes nobody who
+ * sleeps in a poll of the ring (tried on Linux 6.18), though a new poll finds it readable. */
+static int uring_fd(struct midge_ring *ring)
+{
+    struct uring *uring = uring_of(ring);
+    int fd = atomic_load_explicit(&uring->outside_fd, memory_order_relaxed);
+
+    if (fd >= 0)
+        return fd;
+    fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0)
+        return -1;
+    if (io_uring_register_eventfd(&uring->ring, fd) != 0) {
+        (void)close(fd);
+        return -1;
+    }
+    atomic_store_explicit(&uring->outside_fd, fd, memory_order_relaxed);
+    return fd;
+}
+
+static bool uring_park(struct midge_ring *ring)
+{
+    struct uring *uring = uring_of(ring);
+    const int fd = atomic_load_explicit(&uring->outside_fd, memory_order_relaxed);
+    uint64_t count;
+
+    MIDGE_ASSERT(fd >= 0);
+    /* In this order: what is signalled before the read shows in the ring, or in the word of the
+     * doorbell; what comes after it is in the descriptor. */
+    (void)!read(fd, &count, sizeof(count));
+    atomic_store_explicit(&uring->is_outside, true, memory_order_relaxed);
+    return sq_pending(uring) == 0 && midge_ring_bell_begin_sleep(ring) &&
+           kernel_wants(uring) == 0 && !cq_has_work(uring);
 }
 
 /* Waiting. */
@@ -518,6 +564,8 @@ static void uring_wait(struct midge_ring *ring, uint64_t deadline_ns, uint64_t s
     struct uring *uring = uring_of(ring);
     uint32_t pending;
 
+    if (MIDGE_UNLIKELY(atomic_load_explicit(&uring->is_outside, memory_order_relaxed)))
+        atomic_store_explicit(&uring->is_outside, false, memory_order_relaxed);
     borrowed_give_back(uring);
     buffers_adapt(uring);
     buffers_post(uring);
@@ -655,14 +703,11 @@ static void uring_free(struct uring *uring)
     }
     if (uring->bell_fd >= 0)
         (void)close(uring->bell_fd);
+    if (atomic_load_explicit(&uring->outside_fd, memory_order_relaxed) >= 0)
+        (void)close(atomic_load_explicit(&uring->outside_fd, memory_order_relaxed));
     free(uring->free_stack);
     free(uring->arena);
     free(uring);
-}
-
-static int uring_fd(const struct midge_ring *ring)
-{
-    return ((const struct uring *)ring)->ring.ring_fd;
 }
 
 static void uring_destroy(struct midge_ring *ring)
@@ -686,6 +731,7 @@ static const struct midge_ring_ops uring_ops = {
     .next = uring_next,
     .wake = uring_wake,
     .fd = uring_fd,
+    .park = uring_park,
     .now_ns = midge_ring_os_now_ns,
     .busy_ns = midge_ring_os_busy_ns,
     .idle_ns = midge_ring_os_idle_ns,
@@ -791,6 +837,7 @@ enum midge_status midge_ring_uring_create(const struct midge_ring_options *optio
     uring->ring.ring_fd = -1;
     uring->borrowed = -1;
     uring->timer_at_ns = UINT64_MAX;
+    atomic_init(&uring->outside_fd, -1);
     uring->buffer_count = options->buffer_count;
     uring->buffer_len = options->buffer_len;
     uring->posted_min = options->buffers_at_rest;

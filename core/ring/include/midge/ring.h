@@ -183,14 +183,17 @@ uint64_t midge_ring_now_ns(struct midge_ring *ring);
 
 /* For a ring inside somebody else's event loop. */
 
-/** A descriptor that polls readable, level-triggered, when midge_ring_wait(ring, 0, 0) would find
- * something, a doorbell rung since midge_ring_park() included. What is queued must have been
- * submitted by such a wait before. @return borrowed, never to be read, written or closed; -1 for a
- * simulated ring */
-int midge_ring_fd(const struct midge_ring *ring);
+/** A descriptor to poll while the owner is away, level-triggered; between the next wait and
+ * midge_ring_park() it may be readable for nothing.
+ * @return borrowed, never to be read, written or closed; -1 for a simulated ring, or if there is
+ * none to be had. Thread: shard. Cost: from the first call on, a uring ring signals it with its
+ * completions */
+int midge_ring_fd(struct midge_ring *ring);
 
-/** The owner goes away to poll midge_ring_fd(): from here to the next wait a doorbell makes the
- * descriptor readable. @return false if one came since the last wait, and the owner must not go */
+/** The owner goes away to poll midge_ring_fd(), which it has asked for before: from here on the
+ * descriptor is readable when midge_ring_wait(ring, 0, 0) would find something, a doorbell
+ * included. @return false if there is something already, or something is queued that only a wait
+ * submits, and the owner must not go */
 MIDGE_MUST_CHECK bool midge_ring_park(struct midge_ring *ring);
 
 /** The calling thread becomes the owner; the caller orders the hand-over. Not for uring, whose
