@@ -144,11 +144,24 @@ static struct midge_slice behind(struct midge_slice line, uint32_t len)
     return midge_slice_make(line.base + len, line.len - len);
 }
 
-/* The words of an -ERR; its quotes are left out where they are. */
+static bool is_blank(uint8_t byte)
+{
+    return byte == ' ' || byte == '\t';
+}
+
+/* As begins_with(), and the word ends there: PINGMSG is a torn stream, not a PING. */
+static bool has_word(struct midge_slice line, const char *word, uint32_t len)
+{
+    return begins_with(line, word, len) && (line.len == len || is_blank(line.base[len]));
+}
+
+/* The words of an -ERR; blanks around them and their quotes are left out. */
 static struct midge_slice unquote(struct midge_slice text)
 {
-    while (text.len > 0 && text.base[0] == ' ')
+    while (text.len > 0 && is_blank(text.base[0]))
         text = behind(text, 1);
+    while (text.len > 0 && is_blank(text.base[text.len - 1]))
+        text.len--;
     if (text.len > 0 && text.base[0] == '\'')
         text = behind(text, 1);
     if (text.len > 0 && text.base[text.len - 1] == '\'')
@@ -158,13 +171,13 @@ static struct midge_slice unquote(struct midge_slice text)
 
 static enum midge_status read_other(struct midge_slice line, struct midge_server_op *op)
 {
-    if (begins_with(line, "PING", 4)) {
+    if (has_word(line, "PING", 4)) {
         op->kind = MIDGE_SERVER_OP_PING;
-    } else if (begins_with(line, "PONG", 4)) {
+    } else if (has_word(line, "PONG", 4)) {
         op->kind = MIDGE_SERVER_OP_PONG;
-    } else if (begins_with(line, "+OK", 3)) {
+    } else if (has_word(line, "+OK", 3)) {
         op->kind = MIDGE_SERVER_OP_OK;
-    } else if (begins_with(line, "-ERR", 4)) {
+    } else if (has_word(line, "-ERR", 4)) {
         op->kind = MIDGE_SERVER_OP_ERR;
         op->text = unquote(behind(line, 4));
     } else if (begins_with(line, "INFO ", 5)) {

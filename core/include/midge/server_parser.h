@@ -74,10 +74,12 @@ void midge_server_parser_init(struct midge_server_parser *parser,
  * Find the next operation.
  *
  * @param input   in: bytes not yet used; out: what is left behind the operation
- * @param op_out  written on MIDGE_OK only
+ * @param op_out  good on MIDGE_OK only, and of its fields those that the kind names; what else is
+ *                in it does not matter and may have changed
  * @return MIDGE_OK, MIDGE_AGAIN, MIDGE_FULL (see above), E_PARSE, E_CONTROL_LINE: over
- * line_len_max, E_PAYLOAD: over message_len_max. Sizes are decided on the control line, before any
- * body. Thread: shard. Cost: linear in the bytes used, one pass.
+ *         line_len_max, E_PAYLOAD: over message_len_max. Sizes are decided on the control line,
+ *         before any body.
+ * Thread: shard. Cost: linear in the bytes used, one pass.
  */
 MIDGE_MUST_CHECK enum midge_status midge_server_parser_next(struct midge_server_parser *parser,
                                                             struct midge_slice *input,
