@@ -182,3 +182,105 @@ Test(subject, wildcards_in_the_subject_are_literal)
     expect_match(">", ">", true);
     expect_match("*", "*", true);
 }
+
+/* --- what a client may send ---------------------------------------------------------------------
+ */
+
+static void expect_publishable(const char *subject, bool want)
+{
+    cr_expect_eq(midge_subject_is_publishable(midge_slice_text(subject)), want, "'%s'", subject);
+}
+
+static void expect_subscribable(const char *subject, bool want)
+{
+    cr_expect_eq(midge_subject_is_subscribable(midge_slice_text(subject)), want, "'%s'", subject);
+}
+
+Test(subject, only_a_literal_one_can_be_published_to)
+{
+    expect_publishable("a", true);
+    expect_publishable("a.b.c", true);
+    expect_publishable("a*.>b", true);
+    expect_publishable("$SYS.x", true);
+    expect_publishable("\xc3\xa9", true);
+    expect_publishable("", false);
+    expect_publishable("a.", false);
+    expect_publishable(".a", false);
+    expect_publishable("a..b", false);
+    expect_publishable("*", false);
+    expect_publishable("a.>", false);
+    expect_publishable("a.>.b", false);
+}
+
+Test(subject, wildcards_can_be_subscribed_to_where_they_may_stand)
+{
+    expect_subscribable("a", true);
+    expect_subscribable("*", true);
+    expect_subscribable(">", true);
+    expect_subscribable("a.*.b.>", true);
+    expect_subscribable("", false);
+    expect_subscribable("a.>.b", false);
+    expect_subscribable("a..b", false);
+    expect_subscribable("a.", false);
+}
+
+/* Every byte, at every place of subjects of every length up to three words. */
+Test(subject, no_blank_and_no_control_character_can_be_sent)
+{
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        const bool want = byte > ' ' && byte != 0x7f;
+
+        if (byte == '.' || byte == '*' || byte == '>')
+            continue; /* they mean something else */
+        for (uint32_t len = 1; len <= 24; len++) {
+            for (uint32_t off = 0; off < len; off++) {
+                uint8_t text[24];
+                const struct midge_slice subject = midge_slice_make(text, len);
+
+                memset(text, 'a', sizeof(text));
+                text[off] = (uint8_t)byte;
+                cr_assert_eq(midge_subject_is_publishable(subject), want, "%02x at %u of %u", byte,
+                             off, len);
+                cr_assert_eq(midge_subject_is_subscribable(subject), want, "%02x at %u of %u", byte,
+                             off, len);
+                cr_assert_eq(midge_subject_is_queue_name(subject), want, "%02x at %u of %u", byte,
+                             off, len);
+            }
+        }
+    }
+}
+
+/* A byte that is too small must not make its neighbour look too small, or too large. */
+Test(subject, every_pair_of_bytes_is_judged_by_itself)
+{
+    for (uint32_t pair = 0; pair < 65536; pair++) {
+        const uint8_t low = (uint8_t)pair;
+        const uint8_t high = (uint8_t)(pair >> 8);
+        const uint8_t text[8] = {'a', 'a', 'a', low, high, 'a', 'a', 'a'};
+        const bool want = low > ' ' && low != 0x7f && high > ' ' && high != 0x7f;
+
+        cr_assert_eq(midge_subject_is_queue_name(midge_slice_make(text, 8)), want, "%02x %02x", low,
+                     high);
+    }
+}
+
+Test(subject, what_is_sent_has_a_longest_length)
+{
+    uint8_t text[MIDGE_SUBJECT_LEN_MAX + 1];
+
+    memset(text, 'a', sizeof(text));
+    for (uint32_t extra = 0; extra < 2; extra++) {
+        const struct midge_slice subject = midge_slice_make(text, MIDGE_SUBJECT_LEN_MAX + extra);
+
+        cr_expect_eq(midge_subject_is_publishable(subject), extra == 0);
+        cr_expect_eq(midge_subject_is_subscribable(subject), extra == 0);
+        cr_expect_eq(midge_subject_is_queue_name(subject), extra == 0);
+    }
+}
+
+Test(subject, a_queue_name_is_any_word)
+{
+    cr_expect(midge_subject_is_queue_name(MIDGE_SLICE_LITERAL("workers.*")));
+    cr_expect(midge_subject_is_queue_name(MIDGE_SLICE_LITERAL("..")));
+    cr_expect_not(midge_subject_is_queue_name(MIDGE_SLICE_LITERAL("")));
+}
