@@ -1,6 +1,9 @@
 /* Credentials files. See midge/creds.h. */
 #include "midge/creds.h"
 
+/* Bytes of a seed: 36 in base32. */
+#define SEED_LEN 58u
+
 static bool is_blank(uint8_t byte)
 {
     return byte == ' ' || byte == '\t' || byte == '\r';
@@ -41,11 +44,10 @@ static bool is_border(struct midge_slice line)
     return midge_slice_starts_with(line, MIDGE_SLICE_LITERAL("---"));
 }
 
-/* A seed starts with S and the letter of its kind. */
+/* A seed without its borders: one word that starts with S. */
 static bool is_seed(struct midge_slice line)
 {
-    return line.len > 2 && line.base[0] == 'S' && line.base[1] >= 'A' && line.base[1] <= 'Z' &&
-           memchr(line.base, '.', line.len) == NULL;
+    return line.len == SEED_LEN && line.base[0] == 'S' && memchr(line.base, ' ', line.len) == NULL;
 }
 
 enum midge_status midge_creds_parse(struct midge_slice text, struct midge_slice *jwt_out,

@@ -134,7 +134,8 @@ static bool base64_decode(struct midge_slice text, uint8_t *out, uint32_t len)
             out[done++] = (uint8_t)(bits >> bit_count);
         }
     }
-    return done == len;
+    /* As in base32. */
+    return done == len && (bits & ((1u << bit_count) - 1)) == 0;
 }
 
 /* Decode a key of `len` bytes and its checksum. */

@@ -45,10 +45,21 @@ static void explain(char *why, const char *what)
 
 /* --- contexts --- */
 
+/* A key with a passphrase is refused: OpenSSL would ask for it at the terminal, and wait. */
+static int give_no_passphrase(char *buffer, int cap, int is_writing, void *context)
+{
+    (void)buffer;
+    (void)cap;
+    (void)is_writing;
+    (void)context;
+    return -1;
+}
+
 static bool load_files(SSL_CTX *context, const struct midge_tls_options *options, char *why)
 {
     char what[WHY_CAP / 2];
 
+    SSL_CTX_set_default_passwd_cb(context, give_no_passphrase);
     if (options->cert_file != NULL &&
         SSL_CTX_use_certificate_chain_file(context, options->cert_file) != 1) {
         (void)snprintf(what, sizeof(what), "certificate %.50s", options->cert_file);
@@ -146,9 +157,14 @@ static bool set_server_name(SSL *ssl, const char *host_name)
 
 static bool set_host_name(SSL *ssl, const char *host_name)
 {
+    /* OpenSSL takes an empty name for "check none", and a dot in front for any name below it. */
+    if (host_name[0] == '\0' || host_name[0] == '.')
+        return false;
     if (is_address(host_name))
         return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host_name) == 1;
-    SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    /* A common name is for people. Source: RFC 9525, section 2. */
+    SSL_set_hostflags(ssl,
+                      X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     return SSL_set1_host(ssl, host_name) == 1 && set_server_name(ssl, host_name);
 }
 
@@ -156,14 +172,17 @@ enum midge_status midge_tls_create(struct midge_tls_context *context, const char
                                    struct midge_tls **tls_out)
 {
     struct midge_tls *tls = calloc(1, sizeof(*tls));
+    enum midge_status status = MIDGE_E_MEMORY;
 
     if (tls == NULL)
         return MIDGE_E_MEMORY;
     tls->ssl = SSL_new(context->ssl_context);
     tls->in = BIO_new(BIO_s_mem());
     tls->out = BIO_new(BIO_s_mem());
-    if (tls->ssl == NULL || tls->in == NULL || tls->out == NULL ||
-        (host_name != NULL && !set_host_name(tls->ssl, host_name)))
+    if (tls->ssl == NULL || tls->in == NULL || tls->out == NULL)
+        goto err_free;
+    status = MIDGE_E_TLS;
+    if (host_name != NULL && !set_host_name(tls->ssl, host_name))
         goto err_free;
     /* An empty BIO is not the end of the stream. */
     (void)BIO_set_mem_eof_return(tls->in, -1);
@@ -182,7 +201,7 @@ err_free:
     SSL_free(tls->ssl);
     ERR_clear_error();
     free(tls);
-    return MIDGE_E_MEMORY;
+    return status;
 }
 
 void midge_tls_destroy(struct midge_tls *tls)
@@ -210,10 +229,11 @@ enum midge_status midge_tls_feed(struct midge_tls *tls, struct midge_slice ciphe
 static enum midge_status fail(struct midge_tls *tls)
 {
     const long verdict = SSL_get_verify_result(tls->ssl);
+    const bool is_checked = SSL_get_verify_mode(tls->ssl) != SSL_VERIFY_NONE;
     char what[WHY_CAP / 2];
 
     tls->is_failed = true;
-    if (verdict != X509_V_OK) {
+    if (is_checked && verdict != X509_V_OK) {
         (void)snprintf(what, sizeof(what), "certificate: %.60s",
                        X509_verify_cert_error_string(verdict));
         (void)snprintf(tls->why, WHY_CAP, "%s", what);

@@ -1,6 +1,6 @@
 /*
  * Credentials files of NATS (.creds): a JWT and the nkey seed that belongs to it, each between a
- * line of dashes with BEGIN and one with END.
+ * line of dashes with BEGIN and one with END. A seed may also stand alone on a line, without them.
  *
  * Thread: any (lock-free); pure functions.
  * Source: nats-io/jwt v2, creds_utils.go.

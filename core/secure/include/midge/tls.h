@@ -24,7 +24,7 @@
 struct midge_tls_context; /* certificates and what is checked */
 struct midge_tls;         /* one session */
 
-/* Paths of PEM files; NULL = none. Borrowed. */
+/* Paths of PEM files; NULL = none. A key must have no passphrase. Borrowed. */
 struct midge_tls_options {
     bool is_server;
     const char *ca_file;   /* client: NULL = the system's */
@@ -44,7 +44,8 @@ MIDGE_MUST_CHECK enum midge_status midge_tls_context_create(const struct midge_t
 void midge_tls_context_destroy(struct midge_tls_context *context);
 
 /** @param host_name  client: name or address that the certificate must be for, and, for a name,
- * SNI; NULL = neither. @param tls_out  owned. @return MIDGE_OK or E_MEMORY */
+ * SNI; NULL = neither. @param tls_out  owned. @return MIDGE_OK; E_TLS if that is no name to check;
+ * E_MEMORY */
 MIDGE_MUST_CHECK enum midge_status midge_tls_create(struct midge_tls_context *context,
                                                     const char *host_name,
                                                     struct midge_tls **tls_out);
