@@ -495,7 +495,8 @@ void midge_client_server(const struct midge_client *client, struct midge_server_
         pthread_mutex_unlock(&client->loop->lock);
 }
 
-void midge_client_stats(const struct midge_client *client, struct midge_client_stats *stats_out)
+void midge_client_read_stats(const struct midge_client *client,
+                             struct midge_client_stats *stats_out)
 {
     if (client->loop->is_thread_safe)
         pthread_mutex_lock(&client->loop->lock);

@@ -591,7 +591,7 @@ bool midge_sub_has_ended(const struct midge_sub *sub)
     return sub->state == MIDGE_SUB_ENDED;
 }
 
-void midge_sub_stats(const struct midge_sub *sub, struct midge_sub_stats *stats_out)
+void midge_sub_read_stats(const struct midge_sub *sub, struct midge_sub_stats *stats_out)
 {
     struct midge_loop *loop = sub->client->loop;
 

@@ -188,7 +188,7 @@ struct midge_client_stats midge_rig_stats(const struct midge_client *client)
 {
     struct midge_client_stats stats;
 
-    midge_client_stats(client, &stats);
+    midge_client_read_stats(client, &stats);
     return stats;
 }
 

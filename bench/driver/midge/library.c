@@ -216,7 +216,7 @@ enum midge_status midge_library_finish(struct midge_library *library, uint64_t *
     struct midge_client_stats stats;
     const enum midge_status status = midge_library_fence(library);
 
-    midge_client_stats(library->client, &stats);
+    midge_client_read_stats(library->client, &stats);
     *lost_out = stats.dropped_msgs + stats.stray_msgs;
     return status;
 }

@@ -341,8 +341,8 @@ struct midge_client_stats {
 };
 
 /** What happened so far. Thread: the loop's. */
-MIDGE_API void midge_client_stats(const struct midge_client *client,
-                                  struct midge_client_stats *stats_out);
+MIDGE_API void midge_client_read_stats(const struct midge_client *client,
+                                       struct midge_client_stats *stats_out);
 
 /* --- publish --- */
 
@@ -458,7 +458,7 @@ struct midge_sub_stats {
 };
 
 /** What happened so far. Thread: the loop's. */
-MIDGE_API void midge_sub_stats(const struct midge_sub *sub, struct midge_sub_stats *stats_out);
+MIDGE_API void midge_sub_read_stats(const struct midge_sub *sub, struct midge_sub_stats *stats_out);
 
 /** Borrowed while the subscription lives. */
 MIDGE_API const char *midge_sub_subject(const struct midge_sub *sub);
