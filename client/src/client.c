@@ -14,12 +14,11 @@
 #include "client_internal.h"
 #include "midge/subject.h"
 
-#define WHY_CAP            160u
-#define URL_DEFAULT        "nats://127.0.0.1:4222"
-#define PREFIX_DEFAULT     "_INBOX"
-#define PREFIX_LEN_MAX     256u
-#define TURNS_AT_END       1000u
-#define TIMERS_OF_A_CLIENT 3u
+#define WHY_CAP        160u
+#define URL_DEFAULT    "nats://127.0.0.1:4222"
+#define PREFIX_DEFAULT "_INBOX"
+#define PREFIX_LEN_MAX 256u
+#define TURNS_AT_END   1000u
 
 /* --- options --- */
 
@@ -126,6 +125,8 @@ static const char *check_options(const struct midge_options *options)
         return "connect_timeout_ms is 0";
     if ((options->tls_cert_file == NULL) != (options->tls_key_file == NULL))
         return "of certificate and key one is missing";
+    if (options->tls_host_name != NULL && options->tls_host_name[0] == '\0')
+        return "tls_host_name is empty";
     return NULL;
 }
 
@@ -185,19 +186,30 @@ static void shuffle_servers(struct midge_client *client)
     }
 }
 
-static enum midge_status make_loop(struct midge_client *client)
+/* The client joins its loop. */
+static enum midge_status join_loop(struct midge_client *client)
 {
     const struct midge_options *options = &client->options;
+    struct midge_loop *loop = options->loop;
     enum midge_status status;
 
-    client->loop = options->loop;
-    if (options->loop != NULL)
-        return MIDGE_OK;
-    status = midge_loop_create(options->io, options->spin_us, &client->loop);
-    if (status != MIDGE_OK)
+    if (loop == NULL) {
+        status = midge_loop_create(options->io, options->spin_us, &loop);
+        if (status != MIDGE_OK)
+            return status;
+        loop->is_thread_safe = options->thread_safe;
+        client->owns_loop = true;
+    }
+    status = midge_loop_reserve_timers(loop, MIDGE_TIMERS_OF_A_CLIENT);
+    if (status != MIDGE_OK) {
+        if (client->owns_loop)
+            midge_loop_destroy(loop);
         return status;
-    client->owns_loop = true;
-    client->loop->is_thread_safe = options->thread_safe;
+    }
+    client->loop = loop;
+    client->next = loop->clients;
+    loop->clients = client;
+    loop->client_count++;
     return MIDGE_OK;
 }
 
@@ -241,7 +253,7 @@ static enum midge_status make(struct midge_client *client, const struct midge_op
     client->attempt_timer.fire = fire_attempt;
     client->ping_timer.fire = fire_ping;
     client->drain_timer.fire = fire_drain;
-    return make_loop(client);
+    return join_loop(client);
 }
 
 enum midge_status midge_client_create(const struct midge_options *options,
@@ -253,13 +265,10 @@ enum midge_status midge_client_create(const struct midge_options *options,
 
     if (client != NULL)
         status = make(client, options, reason);
-    if (status == MIDGE_OK) {
-        client->next = client->loop->clients;
-        client->loop->clients = client;
+    if (status == MIDGE_OK)
         *client_out = client;
-    } else if (client != NULL) {
+    else if (client != NULL)
         free_client(client);
-    }
     if (why != NULL)
         (void)snprintf(why, WHY_CAP, "%s",
                        status == MIDGE_OK || reason[0] != '\0' ? reason
@@ -269,26 +278,35 @@ enum midge_status midge_client_create(const struct midge_options *options,
 
 /* --- connecting --- */
 
+struct attempt {
+    const struct midge_client *client;
+    uint64_t connects_before;
+};
+
+/* A connection that came and was lost in one turn has been there, too. */
 static bool is_decided(void *context)
 {
-    const struct midge_client *client = context;
+    const struct attempt *attempt = context;
+    const struct midge_client *client = attempt->client;
 
-    return client->state != MIDGE_CLIENT_CONNECTING && client->state != MIDGE_CLIENT_RECONNECTING;
+    return client->stats.connects > attempt->connects_before ||
+           (client->state != MIDGE_CLIENT_CONNECTING && client->state != MIDGE_CLIENT_RECONNECTING);
 }
 
 static enum midge_status connect_entered(struct midge_client *client, uint32_t timeout_ms)
 {
-    struct midge_waiter waiter = {.is_done = is_decided, .context = client};
+    struct attempt attempt = {.client = client, .connects_before = client->stats.connects};
+    struct midge_waiter waiter = {.is_done = is_decided, .context = &attempt};
     enum midge_status status;
 
+    if (client->state == MIDGE_CLIENT_CLOSED)
+        return MIDGE_E_CLOSED;
     if (client->state == MIDGE_CLIENT_IDLE) {
-        if (midge_loop_reserve_timers(client->loop, TIMERS_OF_A_CLIENT) != MIDGE_OK)
-            return MIDGE_E_MEMORY;
         client->loop->now_ns = midge_ring_now_ns(client->loop->ring);
         midge_session_begin(client);
     }
     if (timeout_ms == 0 || !midge_loop_may_wait(client->loop))
-        return is_decided(client) ? midge_client_check_open(client) : MIDGE_AGAIN;
+        return is_decided(&attempt) ? midge_client_check_open(client) : MIDGE_AGAIN;
     status = midge_loop_drive(client->loop, &waiter, midge_loop_deadline(client->loop, timeout_ms));
     if (status != MIDGE_OK)
         return status;
@@ -328,7 +346,11 @@ void midge_client_close(struct midge_client *client, enum midge_status status)
         struct midge_link *link = client->link;
         midge_link_kill(link);
         midge_output_lost(client, link);
+    } else if (!client->is_reset_due) {
+        midge_output_discard(client);
     }
+    if (!client->is_reset_due)
+        midge_output_discard(client); /* else the reset does it, when the buffer is back */
     client->link_number++;
     client->is_looking_up = false;
     midge_request_end_all(client, status == MIDGE_OK ? MIDGE_E_CLOSED : status);
@@ -336,7 +358,7 @@ void midge_client_close(struct midge_client *client, enum midge_status status)
     midge_client_tell(client, MIDGE_EVENT_CLOSED, status, status == MIDGE_OK ? "" : client->error,
                       NULL);
     loop->progress++;
-    midge_loop_wake(loop, NULL);
+    midge_loop_wake_done(loop);
 }
 
 /* Try to send what is queued. */
@@ -347,8 +369,7 @@ static void send_rest(struct midge_client *client)
 
     loop->output_waiters++;
     while (client->link != NULL && client->link->state == MIDGE_LINK_READY &&
-           midge_out_left(&client->pending) + midge_out_left(&client->sending) > 0 &&
-           midge_ring_now_ns(loop->ring) < deadline_ns)
+           midge_output_left(client) > 0 && midge_ring_now_ns(loop->ring) < deadline_ns)
         midge_loop_turn_until(loop, deadline_ns);
     loop->output_waiters--;
 }
@@ -374,6 +395,8 @@ static void destroy_in_child(struct midge_client *client)
             continue;
         (void)close(link->fd);
         loop->links[i] = NULL;
+        midge_tls_destroy(link->tls);
+        midge_out_deinit(&link->cipher);
         free(link->line);
         free(link->body);
         free(link);
@@ -396,16 +419,21 @@ void midge_client_destroy(struct midge_client *client)
     } else {
         const enum midge_status status = midge_loop_enter(loop, false);
         MIDGE_ASSERT(status == MIDGE_OK); /* another thread's */
-        MIDGE_ASSERT(loop->is_thread_safe || loop->callback_depth == 0);
+        MIDGE_ASSERT(loop->callback_depth == 0);
         if (loop->ring != NULL) {
-            if (loop->is_thread_safe)
+            if (loop->is_thread_safe) {
+                /* Call-backs of the last turns must not wait. */
                 midge_ring_take(loop->ring);
+                loop->reader = pthread_self();
+                loop->has_reader = true;
+            }
             send_rest(client);
             midge_client_close(client, MIDGE_OK);
             wait_for_links(client);
         } else {
             midge_client_close(client, MIDGE_OK);
         }
+        loop->has_reader = false;
         midge_loop_leave(loop);
     }
     if (client->lookup != NULL && !is_child)
@@ -414,6 +442,7 @@ void midge_client_destroy(struct midge_client *client)
     for (at = &loop->clients; *at != client;)
         at = &(*at)->next;
     *at = client->next;
+    loop->client_count--;
     free_client(client);
     if (owns_loop)
         midge_loop_destroy(loop);
@@ -452,6 +481,15 @@ void midge_client_tell(struct midge_client *client, enum midge_event_kind kind,
 const char *midge_client_error(const struct midge_client *client)
 {
     return client->error;
+}
+
+void midge_client_error_copy(const struct midge_client *client, char *out, size_t cap)
+{
+    if (client->loop->is_thread_safe)
+        pthread_mutex_lock(&client->loop->lock);
+    (void)snprintf(out, cap, "%s", client->error);
+    if (client->loop->is_thread_safe)
+        pthread_mutex_unlock(&client->loop->lock);
 }
 
 enum midge_client_state midge_client_state(const struct midge_client *client)
@@ -501,7 +539,7 @@ void midge_client_read_stats(const struct midge_client *client,
     if (client->loop->is_thread_safe)
         pthread_mutex_lock(&client->loop->lock);
     *stats_out = client->stats;
-    stats_out->queued_bytes = midge_out_left(&client->pending) + midge_out_left(&client->sending);
+    stats_out->queued_bytes = midge_output_left(client);
     if (client->loop->is_thread_safe)
         pthread_mutex_unlock(&client->loop->lock);
 }
@@ -556,12 +594,14 @@ enum midge_status midge_client_run(struct midge_client *client)
 
 void midge_client_interrupt(struct midge_client *client)
 {
-    struct midge_loop *loop = client->loop;
+    struct midge_ring *ring;
 
-    /* Relaxed: the doorbell orders it before the end of the wait. */
-    atomic_store_explicit(&loop->is_interrupted, true, memory_order_relaxed);
-    if (loop->ring != NULL)
-        midge_ring_doorbell(loop->ring);
+    /* Sequentially consistent, as is the look before the first wait: either that sees the flag, or
+     * this the ring. The doorbell orders the flag before the end of a wait. */
+    atomic_store_explicit(&client->loop->is_interrupted, true, memory_order_seq_cst);
+    ring = atomic_load_explicit(&client->loop->bell, memory_order_seq_cst);
+    if (ring != NULL)
+        midge_ring_doorbell(ring);
 }
 
 const char *midge_client_status_text(enum midge_status status)

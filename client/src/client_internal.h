@@ -62,6 +62,9 @@
 /* The sid of the inbox subscription that all requests share; user subscriptions follow. */
 #define MIDGE_CLIENT_INBOX_SID 1u
 
+/* Attempt, ping and drain. */
+#define MIDGE_TIMERS_OF_A_CLIENT 3u
+
 /* Characters of the token behind the inbox prefix of a request. */
 #define MIDGE_CLIENT_TOKEN_LEN 8u
 
@@ -79,9 +82,13 @@ struct midge_client_timer {
 /* Set or move. @return MIDGE_OK or E_MEMORY (never when moving) */
 MIDGE_MUST_CHECK enum midge_status
 midge_loop_set_timer(struct midge_loop *loop, struct midge_client_timer *timer, uint64_t at_ns);
+/* … one of a client's own, which cannot fail: room was made with the client. */
+void midge_loop_set_own_timer(struct midge_loop *loop, struct midge_client_timer *timer,
+                              uint64_t at_ns);
 /* Take out, if set. */
 void midge_loop_clear_timer(struct midge_loop *loop, struct midge_client_timer *timer);
-/* Make room for `count` more timers, so that setting them cannot fail. */
+/* Make room for `count` more timers, beside those of the clients, so that setting them cannot fail.
+ */
 MIDGE_MUST_CHECK enum midge_status midge_loop_reserve_timers(struct midge_loop *loop,
                                                              uint32_t count);
 
@@ -101,6 +108,7 @@ struct midge_server {
     bool is_named;          /* by the last INFO */
     uint32_t attempts;      /* since it was last connected */
     uint32_t auth_errors;   /* in a row */
+    uint32_t short_lives;   /* connections in a row that were lost soon */
     uint64_t not_before_ns; /* when it may be tried again */
 };
 
@@ -159,6 +167,7 @@ struct midge_out {
     uint64_t off; /* bytes handed over already */
     uint64_t len;
     uint64_t cap;
+    bool is_secret; /* holds a CONNECT, and no message: its memory is wiped when it leaves */
 };
 
 /* --- link --- */
@@ -218,8 +227,10 @@ struct midge_request;
 struct midge_waiter {
     bool (*is_done)(void *context);
     void *context;
-    struct midge_waiter *next; /* thread-safe: of those that sleep while another one reads */
-    pthread_cond_t cond;       /* thread-safe */
+    /* Thread-safe: of those that sleep while another one reads. */
+    struct midge_waiter *next;
+    bool is_asleep;
+    pthread_cond_t cond;
 };
 
 struct midge_client {
@@ -235,6 +246,8 @@ struct midge_client {
     enum midge_client_state state;
     enum midge_status close_status; /* why it closed */
     bool was_connected;
+    bool was_encrypted;   /* from then on nothing is sent in plain text */
+    uint64_t ready_at_ns; /* since when it is connected */
 
     struct midge_server_list servers;
     struct midge_server *server; /* of the link or attempt; NULL = none */
@@ -337,16 +350,20 @@ struct midge_loop {
     enum midge_io io;
     uint64_t spin_ns;
     struct midge_ring *ring; /* NULL before the first drive */
-    uint32_t *fork_guard;    /* a page of its own; 0 in the child of a fork */
+    /* The same, for midge_client_interrupt(): any thread, or a signal handler. */
+    _Atomic(struct midge_ring *) bell;
+    uint32_t *fork_guard; /* a page of its own; 0 in the child of a fork */
     pthread_t owner;
     bool has_owner;
     bool is_thread_safe;
     bool is_foreign;   /* somebody else's event loop waits; no call does */
     bool is_turn_open; /* between wait and the last event */
-    bool is_stopped;   /* a caller has a borrowed message: leave the turn */
+    bool has_more;     /* behind what is being sent */
+    bool is_drain_due; /* what a drain waits for may be done; looked at before the next wait */
     uint32_t callback_depth;
-    uint64_t progress;       /* raised when something was delivered or told */
-    uint32_t output_waiters; /* calls that wait until something was sent */
+    uint64_t progress;         /* raised when something was delivered or told */
+    uint32_t output_waiters;   /* calls that wait until something was sent */
+    uint32_t progress_waiters; /* … that wait until progress is raised */
     _Atomic bool is_interrupted;
     bool is_parked;  /* the foreign loop polls the descriptor */
     uint64_t now_ns; /* of this turn */
@@ -359,6 +376,7 @@ struct midge_loop {
     struct midge_link *sending; /* links with a send in this turn */
     struct midge_link *dead;
     struct midge_client *clients;
+    uint32_t client_count;
     struct midge_client *dirty;
     struct midge_kept *lent; /* popped from a queue by the call before; released by the next */
     struct midge_msg direct; /* what a call was given uncopied */
@@ -406,8 +424,10 @@ void midge_loop_turn_until(struct midge_loop *loop, uint64_t deadline_ns);
 bool midge_loop_has_links(const struct midge_loop *loop, const struct midge_client *client);
 /* The client is going: it leaves the lists of the loop. */
 void midge_loop_forget(struct midge_loop *loop, const struct midge_client *client);
-/* Thread-safe: let threads look whether they are done. @param waiter  NULL = all */
-void midge_loop_wake(struct midge_loop *loop, struct midge_waiter *waiter);
+/* Thread-safe: wake the waiter, if it sleeps. */
+void midge_loop_wake(struct midge_waiter *waiter);
+/* Thread-safe: wake all that sleep and are done. */
+void midge_loop_wake_done(struct midge_loop *loop);
 /* Around every call-back. */
 void midge_loop_begin_callback(struct midge_loop *loop);
 void midge_loop_end_callback(struct midge_loop *loop);
@@ -467,6 +487,8 @@ MIDGE_MUST_CHECK enum midge_status midge_client_check_open(const struct midge_cl
 uint8_t *midge_out_reserve(struct midge_out *out, uint64_t len);
 void midge_out_deinit(struct midge_out *out);
 uint64_t midge_out_left(const struct midge_out *out);
+/* Bytes that the kernel has not taken, in clear text or encrypted. */
+uint64_t midge_output_left(const struct midge_client *client);
 /* Something was put into client->pending. */
 void midge_output_queued(struct midge_client *client);
 /* Hand over what is queued: in the ring's next wait, or, `is_now` or thread-safe, at once. */
@@ -514,6 +536,8 @@ void midge_request_free_all(struct midge_client *client);
 
 /* At the end of each turn of a draining client. */
 void midge_drain_step(struct midge_client *client);
+/* Something that a drain waits for has come to its end, in a turn or in a call outside of one. */
+void midge_drain_note(struct midge_client *client);
 void midge_drain_fire(struct midge_client *client);
 
 /* A copy with one reference. @return NULL without memory */

@@ -25,14 +25,24 @@ void midge_drain_step(struct midge_client *client)
             midge_client_close(client, MIDGE_E_MEMORY);
         else
             client->drain_ping = client->ping_sent;
-    } else if (client->ping_answered >= client->drain_ping &&
-               midge_out_left(&client->pending) == 0 && midge_out_left(&client->sending) == 0) {
+    } else if (client->ping_answered >= client->drain_ping && midge_output_left(client) == 0) {
         midge_client_close(client, MIDGE_OK);
     }
 }
 
+void midge_drain_note(struct midge_client *client)
+{
+    if (client->state != MIDGE_CLIENT_DRAINING)
+        return;
+    client->loop->is_drain_due = true;
+    midge_loop_nudge(client->loop);
+}
+
 void midge_drain_fire(struct midge_client *client)
 {
+    /* Without a connection the end of this turn closes it. */
+    if (client->link == NULL || client->link->state != MIDGE_LINK_READY)
+        return;
     midge_client_note(client, "the drain took too long");
     midge_client_close(client, MIDGE_E_TIMEOUT);
 }
@@ -46,22 +56,24 @@ static bool is_closed(void *context)
 
 static enum midge_status begin(struct midge_client *client, uint32_t timeout_ms)
 {
+    uint64_t at_ns = UINT64_MAX;
+
     if (client->state == MIDGE_CLIENT_CLOSED)
         return MIDGE_E_CLOSED;
-    if (client->state == MIDGE_CLIENT_DRAINING)
-        return MIDGE_OK;
-    if (client->state != MIDGE_CLIENT_CONNECTED) {
-        midge_client_close(client, MIDGE_E_DISCONNECTED);
-        return MIDGE_E_DISCONNECTED;
+    /* Without a connection it closes, but in a turn, as everything that touches a socket. */
+    if (client->state != MIDGE_CLIENT_CONNECTED && client->state != MIDGE_CLIENT_DRAINING)
+        at_ns = midge_loop_deadline(client->loop, 0);
+    else if (timeout_ms > 0 && timeout_ms != MIDGE_FOREVER)
+        at_ns = midge_loop_deadline(client->loop, timeout_ms);
+    if (client->state != MIDGE_CLIENT_DRAINING) {
+        client->state = MIDGE_CLIENT_DRAINING;
+        client->drain_ping = 0;
+        midge_sub_drain_all(client);
     }
-    client->state = MIDGE_CLIENT_DRAINING;
-    client->drain_ping = 0;
-    midge_sub_drain_all(client);
-    midge_loop_nudge(client->loop);
-    if (timeout_ms == 0 || timeout_ms == MIDGE_FOREVER)
-        return MIDGE_OK;
-    return midge_loop_set_timer(client->loop, &client->drain_timer,
-                                midge_loop_deadline(client->loop, timeout_ms));
+    if (at_ns != UINT64_MAX)
+        midge_loop_set_own_timer(client->loop, &client->drain_timer, at_ns);
+    midge_drain_note(client);
+    return MIDGE_OK;
 }
 
 enum midge_status midge_client_drain(struct midge_client *client, uint32_t timeout_ms)

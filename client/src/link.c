@@ -84,7 +84,9 @@ bool midge_link_reap(struct midge_link *link)
 {
     struct midge_loop *loop = link->client->loop;
 
-    if (link->is_receiving || link->is_polling || link->is_sending || link->is_parsing)
+    /* One that is to be armed stands in a list of the loop, which passes over it. */
+    if (link->is_receiving || link->is_polling || link->is_sending || link->is_parsing ||
+        link->is_recv_wanted)
         return false;
     midge_ring_close(loop->ring, link->fd);
     midge_loop_remove_link(loop, link);
@@ -331,6 +333,16 @@ static bool decrypt(struct midge_link *link)
     return status == MIDGE_OK;
 }
 
+/* What is wrong with a stream. */
+static const char *words_for(enum midge_status status)
+{
+    if (status == MIDGE_E_PAYLOAD)
+        return "the server sent a message longer than message_bytes_max";
+    if (status == MIDGE_E_CONTROL_LINE)
+        return "the server sent a control line without end";
+    return "the server sent what is no NATS protocol";
+}
+
 bool midge_link_parse(struct midge_link *link)
 {
     struct midge_loop *loop = link->client->loop;
@@ -359,7 +371,7 @@ bool midge_link_parse(struct midge_link *link)
             if (link->tls == NULL || !decrypt(link))
                 break;
         } else {
-            midge_session_lost(link, status, "the server sent what is no NATS protocol");
+            midge_session_lost(link, status, words_for(status));
         }
     }
     link->is_parsing = false;

@@ -27,6 +27,9 @@
 #define BUFFER_LEN      16384u
 #define BUFFERS_AT_REST 2u
 
+/* Turns of one call in somebody else's event loop. */
+#define FOREIGN_TURNS_MAX 8u
+
 #define NS_PER_US 1000ull
 #define NS_PER_S  1000000000ull
 
@@ -122,7 +125,10 @@ static enum midge_status open_ring(struct midge_loop *loop)
     char why[128];
     const enum midge_status status = midge_ring_create(&options, &loop->ring, why);
 
-    if (status != MIDGE_OK) {
+    if (status == MIDGE_OK) {
+        /* Sequentially consistent with midge_client_interrupt() and take_interrupt(). */
+        atomic_store_explicit(&loop->bell, loop->ring, memory_order_seq_cst);
+    } else {
         loop->ring = NULL;
         for (struct midge_client *client = loop->clients; client != NULL; client = client->next)
             midge_client_note(client, "no ring: %s", why);
@@ -219,7 +225,8 @@ static void sift(struct midge_loop *loop, uint32_t position, struct midge_client
 
 enum midge_status midge_loop_reserve_timers(struct midge_loop *loop, uint32_t count)
 {
-    const uint64_t wanted = (uint64_t)loop->timer_count + count + 1;
+    const uint64_t wanted = 1 + (uint64_t)loop->timer_count + count +
+                            (uint64_t)loop->client_count * MIDGE_TIMERS_OF_A_CLIENT;
     uint32_t cap = loop->timer_cap == 0 ? 16 : loop->timer_cap;
     struct midge_client_timer **timers;
 
@@ -235,18 +242,25 @@ enum midge_status midge_loop_reserve_timers(struct midge_loop *loop, uint32_t co
     return MIDGE_OK;
 }
 
-enum midge_status midge_loop_set_timer(struct midge_loop *loop, struct midge_client_timer *timer,
-                                       uint64_t at_ns)
+void midge_loop_set_own_timer(struct midge_loop *loop, struct midge_client_timer *timer,
+                              uint64_t at_ns)
 {
     timer->at_ns = at_ns;
     if (timer->position == 0) {
-        if (midge_loop_reserve_timers(loop, 1) != MIDGE_OK)
-            return MIDGE_E_MEMORY;
+        MIDGE_ASSERT(loop->timer_count + 1 < loop->timer_cap);
         timer->position = ++loop->timer_count;
     }
     sift(loop, timer->position, timer);
     if (timer->position == 1)
         midge_loop_nudge(loop);
+}
+
+enum midge_status midge_loop_set_timer(struct midge_loop *loop, struct midge_client_timer *timer,
+                                       uint64_t at_ns)
+{
+    if (timer->position == 0 && midge_loop_reserve_timers(loop, 1) != MIDGE_OK)
+        return MIDGE_E_MEMORY;
+    midge_loop_set_own_timer(loop, timer, at_ns);
     return MIDGE_OK;
 }
 
@@ -270,9 +284,12 @@ static uint64_t next_timer_ns(const struct midge_loop *loop)
 
 static void run_timers(struct midge_loop *loop)
 {
-    /* Only what was due when the turn began, so that a timer that sets itself again ends it. */
-    while (loop->timer_count > 0 && loop->timers[1]->at_ns <= loop->now_ns) {
-        struct midge_client_timer *timer = loop->timers[1];
+    /* As many as are set now: one that sets itself again, for at once, waits for the next turn, or
+     * a server that is given up at once and tried again at once would hold everybody up. */
+    for (uint32_t left = loop->timer_count; left > 0; left--) {
+        struct midge_client_timer *timer = loop->timer_count == 0 ? NULL : loop->timers[1];
+        if (timer == NULL || timer->at_ns > loop->now_ns)
+            break;
         midge_loop_clear_timer(loop, timer);
         timer->fire(timer);
     }
@@ -349,17 +366,34 @@ static void flush_all(struct midge_loop *loop)
     }
 }
 
+static void step_drains(struct midge_loop *loop)
+{
+    loop->is_drain_due = false;
+    for (struct midge_client *client = loop->clients; client != NULL; client = client->next) {
+        if (client->state == MIDGE_CLIENT_DRAINING)
+            midge_drain_step(client);
+    }
+}
+
 /* Hand over, wait, and open the turn. */
 static void begin_turn(struct midge_loop *loop, uint64_t deadline_ns)
 {
     uint64_t until_ns = next_timer_ns(loop);
+    const bool is_awaited = loop->output_waiters > 0 && loop->dirty != NULL;
 
     MIDGE_ASSERT(!loop->is_turn_open);
-    /* A send that takes everything is silent: whoever waits for room must look after it. */
-    if (loop->output_waiters > 0 && loop->dirty != NULL)
+    /* What a call did since the last turn may be all that a drain waited for. */
+    if (loop->is_drain_due) {
+        step_drains(loop);
         until_ns = 0;
+    }
     arm_receivers(loop);
+    loop->has_more = false;
     flush_all(loop);
+    /* A send that takes everything is silent: whoever waits for room must look after it, and so
+     * must what comes behind it. */
+    if (is_awaited || loop->has_more)
+        until_ns = 0;
     if (deadline_ns < until_ns)
         until_ns = deadline_ns;
     if (loop->is_thread_safe)
@@ -387,9 +421,8 @@ static void end_turn(struct midge_loop *loop)
     for (struct midge_client *client = loop->clients; client != NULL; client = client->next) {
         if (client->is_looking_up)
             midge_session_look_up(client);
-        if (client->state == MIDGE_CLIENT_DRAINING)
-            midge_drain_step(client);
     }
+    step_drains(loop);
     for (at = &loop->dead; *at != NULL;) {
         struct midge_link *link = *at;
         struct midge_link *next = link->next_dead;
@@ -405,7 +438,6 @@ static void run_turn(struct midge_loop *loop)
 {
     struct midge_ring_event event;
 
-    loop->is_stopped = false;
     for (;;) {
         if (loop->parsing != NULL && !midge_link_parse(loop->parsing))
             return;
@@ -427,9 +459,9 @@ static void take_back(struct midge_loop *loop)
 
 static bool take_interrupt(struct midge_loop *loop)
 {
-    /* Relaxed: the flag says all there is. */
-    return atomic_load_explicit(&loop->is_interrupted, memory_order_relaxed) &&
-           atomic_exchange_explicit(&loop->is_interrupted, false, memory_order_relaxed);
+    /* Sequentially consistent: see midge_client_interrupt(). */
+    return atomic_load_explicit(&loop->is_interrupted, memory_order_seq_cst) &&
+           atomic_exchange_explicit(&loop->is_interrupted, false, memory_order_seq_cst);
 }
 
 static enum midge_status drive_alone(struct midge_loop *loop, struct midge_waiter *waiter,
@@ -481,12 +513,16 @@ void midge_loop_forget(struct midge_loop *loop, const struct midge_client *clien
 
 /* --- turns of a thread-safe client --- */
 
-void midge_loop_wake(struct midge_loop *loop, struct midge_waiter *waiter)
+void midge_loop_wake(struct midge_waiter *waiter)
 {
-    if (!loop->is_thread_safe)
-        return;
+    if (waiter->is_asleep)
+        pthread_cond_signal(&waiter->cond);
+}
+
+void midge_loop_wake_done(struct midge_loop *loop)
+{
     for (struct midge_waiter *each = loop->waiters; each != NULL; each = each->next) {
-        if (waiter == NULL || waiter == each)
+        if (each->is_done(each->context))
             pthread_cond_signal(&each->cond);
     }
 }
@@ -504,6 +540,7 @@ static void sleep_beside_reader(struct midge_loop *loop, struct midge_waiter *wa
         at = &(*at)->next;
     waiter->next = NULL;
     *at = waiter;
+    waiter->is_asleep = true;
     if (deadline_ns == UINT64_MAX)
         pthread_cond_wait(&waiter->cond, &loop->lock);
     else
@@ -511,16 +548,21 @@ static void sleep_beside_reader(struct midge_loop *loop, struct midge_waiter *wa
     for (at = &loop->waiters; *at != waiter;)
         at = &(*at)->next;
     *at = waiter->next;
+    waiter->is_asleep = false;
 }
 
 static void read_one_turn(struct midge_loop *loop, uint64_t deadline_ns)
 {
+    const uint64_t before = loop->progress;
+
     loop->has_reader = true;
     loop->reader = pthread_self();
     midge_ring_take(loop->ring);
     begin_turn(loop, deadline_ns);
     run_turn(loop);
     loop->has_reader = false;
+    if (loop->progress_waiters > 0 && loop->progress != before)
+        midge_loop_wake_done(loop);
 }
 
 static enum midge_status drive_among(struct midge_loop *loop, struct midge_waiter *waiter,
@@ -579,9 +621,8 @@ void midge_loop_nudge(struct midge_loop *loop)
 }
 
 /* Set the timer that makes the descriptor readable, if it must ring earlier than it would. */
-static void set_timer_fd(struct midge_loop *loop)
+static void set_timer_fd(struct midge_loop *loop, uint64_t at_ns)
 {
-    const uint64_t at_ns = next_timer_ns(loop);
     struct itimerspec when = {
         .it_value = {.tv_sec = (time_t)(at_ns / NS_PER_S), .tv_nsec = (long)(at_ns % NS_PER_S)}};
 
@@ -604,31 +645,32 @@ void midge_loop_turn(struct midge_loop *loop)
     run_turn(loop);
     if (!loop->is_foreign)
         return;
-    /* What call-backs queued must leave before the foreign loop sleeps, and a doorbell that came
-     * meanwhile is news, too. */
-    do {
-        while (loop->dirty != NULL || loop->armed != NULL) {
-            begin_turn(loop, 0);
-            run_turn(loop);
+    /* What this turn has queued must leave before the foreign loop sleeps, and a doorbell that came
+     * meanwhile is news, too. A server that never stops to speak must not keep the others of the
+     * foreign loop waiting: then the timer calls us again at once. */
+    for (uint32_t turn = 0; turn < FOREIGN_TURNS_MAX; turn++) {
+        if (loop->dirty == NULL && loop->armed == NULL) {
+            set_timer_fd(loop, next_timer_ns(loop));
+            loop->is_parked = midge_ring_park(loop->ring);
+            if (loop->is_parked)
+                return;
         }
-        set_timer_fd(loop);
-        loop->is_parked = midge_ring_park(loop->ring);
-        if (!loop->is_parked) {
-            begin_turn(loop, 0);
-            run_turn(loop);
-        }
-    } while (!loop->is_parked);
+        begin_turn(loop, 0);
+        run_turn(loop);
+    }
+    set_timer_fd(loop, loop->now_ns);
 }
 
 static enum midge_status open_outer(struct midge_loop *loop)
 {
     struct epoll_event event = {.events = EPOLLIN};
+    const int ring_fd = midge_ring_fd(loop->ring);
 
     loop->outer_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (loop->outer_fd >= 0 && loop->timer_fd >= 0 &&
+    if (ring_fd >= 0 && loop->outer_fd >= 0 && loop->timer_fd >= 0 &&
         epoll_ctl(loop->outer_fd, EPOLL_CTL_ADD, loop->timer_fd, &event) == 0 &&
-        epoll_ctl(loop->outer_fd, EPOLL_CTL_ADD, midge_ring_fd(loop->ring), &event) == 0)
+        epoll_ctl(loop->outer_fd, EPOLL_CTL_ADD, ring_fd, &event) == 0)
         return MIDGE_OK;
     if (loop->outer_fd >= 0)
         (void)close(loop->outer_fd);
@@ -682,10 +724,12 @@ enum midge_status midge_loop_wait(struct midge_loop *loop, uint32_t timeout_ms)
     if (status != MIDGE_OK)
         return status;
     progress.before = loop->progress;
-    if (midge_loop_may_wait(loop))
+    status = MIDGE_AGAIN;
+    if (midge_loop_may_wait(loop)) {
+        loop->progress_waiters++;
         status = midge_loop_drive(loop, &waiter, midge_loop_deadline(loop, timeout_ms));
-    else
-        status = MIDGE_AGAIN;
+        loop->progress_waiters--;
+    }
     midge_loop_leave(loop);
     return status == MIDGE_E_TIMEOUT ? MIDGE_AGAIN : status;
 }

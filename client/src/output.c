@@ -29,6 +29,24 @@ uint64_t midge_out_left(const struct midge_out *out)
     return out->len - out->off;
 }
 
+/* As realloc(), but nothing of a secret stays in the memory that is given back. */
+static uint8_t *resize(const struct midge_out *out, uint64_t cap)
+{
+    uint8_t *base;
+
+    if (!out->is_secret)
+        return realloc(out->base, cap);
+    base = malloc(cap);
+    if (base == NULL)
+        return NULL;
+    if (out->base != NULL) {
+        memcpy(base, out->base, out->len);
+        explicit_bzero(out->base, out->cap);
+    }
+    free(out->base);
+    return base;
+}
+
 uint8_t *midge_out_reserve(struct midge_out *out, uint64_t len)
 {
     uint64_t cap = out->cap < OUT_CAP_MIN ? OUT_CAP_MIN : out->cap;
@@ -45,7 +63,7 @@ uint8_t *midge_out_reserve(struct midge_out *out, uint64_t len)
     }
     while (cap - out->len < len)
         cap *= 2;
-    base = realloc(out->base, cap);
+    base = resize(out, cap);
     if (base == NULL)
         return NULL;
     out->base = base;
@@ -53,8 +71,16 @@ uint8_t *midge_out_reserve(struct midge_out *out, uint64_t len)
     return base + out->len;
 }
 
+static void wipe(struct midge_out *out)
+{
+    if (out->is_secret && out->base != NULL)
+        explicit_bzero(out->base, out->cap);
+    out->is_secret = false;
+}
+
 void midge_out_deinit(struct midge_out *out)
 {
+    wipe(out);
     free(out->base);
     *out = (struct midge_out){0};
 }
@@ -62,6 +88,7 @@ void midge_out_deinit(struct midge_out *out)
 /* Nothing is left in it. */
 static void out_clear(struct midge_out *out)
 {
+    wipe(out);
     out->off = out->len = 0;
     if (out->cap > MIDGE_CLIENT_KEEP_BYTES)
         midge_out_deinit(out);
@@ -91,6 +118,16 @@ void midge_output_queued(struct midge_client *client)
     loop->dirty = client;
     if (loop->is_foreign)
         midge_loop_nudge(loop);
+}
+
+uint64_t midge_output_left(const struct midge_client *client)
+{
+    const struct midge_link *link = client->link;
+    uint64_t left = midge_out_left(&client->pending) + midge_out_left(&client->sending);
+
+    if (link != NULL && link->tls != NULL && link->state == MIDGE_LINK_READY)
+        left += midge_out_left(&link->cipher) + midge_tls_output(link->tls).len;
+    return left;
 }
 
 /* Move what goes out next into `sending`. @return false if there is nothing */
@@ -168,6 +205,8 @@ static void take_off(struct midge_link *link, uint64_t len)
     MIDGE_ASSERT(out->off <= out->len);
     if (midge_out_left(out) == 0)
         out_clear(out);
+    if (link->client->loop->output_waiters > 0)
+        midge_loop_wake_done(link->client->loop);
 }
 
 /* The socket is full: go on when it says so. */
@@ -217,6 +256,17 @@ static void send_now(struct midge_client *client)
     }
 }
 
+/* What is on its way now is not all. */
+static bool has_more(const struct midge_link *link)
+{
+    const struct midge_client *client = link->client;
+
+    if (link->state == MIDGE_LINK_READY && midge_out_left(&client->pending) > 0)
+        return true;
+    return link->tls != NULL && midge_tls_is_established(link->tls) &&
+           (midge_out_left(&client->sending) > 0 || midge_tls_output(link->tls).len > 0);
+}
+
 /* Send with the ring's next wait. */
 static void send_later(struct midge_link *link)
 {
@@ -229,6 +279,7 @@ static void send_later(struct midge_link *link)
     link->submitted_len = piece.iov_len;
     link->next_sending = loop->sending;
     loop->sending = link;
+    loop->has_more |= has_more(link);
     midge_ring_send(loop->ring, link->fd, link->handle, &piece, 1);
 }
 
@@ -286,8 +337,9 @@ void midge_output_pong(struct midge_client *client)
     /* A server may send PINGs without end and never read: then its PONGs wait in vain, and at most
      * this much of them. */
     if (midge_out_left(&client->pending) >= client->options.send_bytes_max ||
-        client->link->state != MIDGE_LINK_READY)
+        (client->link->state != MIDGE_LINK_READY && client->link->state != MIDGE_LINK_PONG))
         return;
+    /* One that comes before the server's first PONG is answered behind the handshake. */
     if (out_append(&client->pending, pong, sizeof(pong) - 1))
         midge_output_queued(client);
 }
@@ -384,6 +436,8 @@ void midge_output_reset(struct midge_client *client)
     uint64_t kept;
     uint64_t gone;
 
+    if (first->is_secret)
+        out_clear(first);
     kept = keep_messages(first, &cut);
     if (second->len > 0) {
         const uint64_t more = keep_messages(second, &cut);
@@ -411,6 +465,8 @@ void midge_output_reset(struct midge_client *client)
     client->ping_head = client->ping_count = 0;
     client->ping_sent = client->ping_answered = 0;
     client->is_reset_due = false;
+    if (client->state == MIDGE_CLIENT_CLOSED)
+        midge_output_discard(client);
 }
 
 void midge_output_lost(struct midge_client *client, const struct midge_link *link)
@@ -424,7 +480,7 @@ void midge_output_discard(struct midge_client *client)
 {
     uint64_t cut = 0;
 
-    /* Whole connections end with a reset before: nothing of these was handed over. */
+    /* A reset came before: nothing of these was handed over. */
     client->stats.lost_msgs += keep_messages(&client->sending, &cut);
     client->stats.lost_msgs += keep_messages(&client->pending, &cut) + cut;
     client->confirmed_msgs = client->stats.out_msgs;

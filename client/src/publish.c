@@ -21,23 +21,19 @@ static bool is_connected(const struct midge_client *client)
     return client->link != NULL && client->link->state == MIDGE_LINK_READY;
 }
 
-static uint64_t queued_bytes(const struct midge_client *client)
-{
-    return midge_out_left(&client->pending) + midge_out_left(&client->sending);
-}
-
 /* A message is let in while less than the bound is queued, so that one as long as the bound fits.
  */
 static enum midge_status look_for_room(const struct midge_client *client)
 {
-    const enum midge_status status = midge_client_check_open(client);
-
-    if (status != MIDGE_OK)
-        return status;
+    /* While what is on its way is worked off, it may be answered; behind the last PING of a drain
+     * nothing may go. */
+    if (client->state == MIDGE_CLIENT_CLOSED ||
+        (client->state == MIDGE_CLIENT_DRAINING && client->drain_ping != 0))
+        return MIDGE_E_CLOSED;
     if (is_connected(client))
-        return queued_bytes(client) < client->options.send_bytes_max ? MIDGE_OK : MIDGE_FULL;
-    return queued_bytes(client) < client->options.offline_bytes_max ? MIDGE_OK
-                                                                    : MIDGE_E_DISCONNECTED;
+        return midge_output_left(client) < client->options.send_bytes_max ? MIDGE_OK : MIDGE_FULL;
+    return midge_output_left(client) < client->options.offline_bytes_max ? MIDGE_OK
+                                                                         : MIDGE_E_DISCONNECTED;
 }
 
 static bool has_room(void *context)
@@ -200,7 +196,7 @@ enum midge_status midge_client_submit(struct midge_client *client)
         status = MIDGE_E_DISCONNECTED;
     } else {
         midge_output_flush(client, true);
-        status = queued_bytes(client) == 0 ? MIDGE_OK : MIDGE_AGAIN;
+        status = midge_output_left(client) == 0 ? MIDGE_OK : MIDGE_AGAIN;
     }
     midge_loop_leave(client->loop);
     return status;

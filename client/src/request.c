@@ -146,6 +146,7 @@ static void open_request(struct midge_request *request)
     if (request->generation == 0)
         request->generation = 1; /* so that no id is 0 */
     request->is_open = true;
+    request->is_ending = false; /* not meant by an end of all that is under way */
     request->replies = 0;
     request->client->open_requests++;
 }
@@ -156,6 +157,7 @@ static void close_request(struct midge_request *request)
 
     request->is_open = false;
     client->open_requests--;
+    midge_drain_note(client);
     midge_loop_clear_timer(client->loop, &request->timer);
     request->next_free = client->free_requests;
     client->free_requests = request;
@@ -183,7 +185,7 @@ static void end_request(struct midge_request *request, enum midge_status status)
     if (blocking != NULL) {
         blocking->is_done = true;
         blocking->status = status;
-        midge_loop_wake(client->loop, &blocking->waiter);
+        midge_loop_wake(&blocking->waiter);
         return;
     }
     call_back(client, reply_cb, context, status, NULL);
@@ -253,7 +255,7 @@ static bool give_to_caller(struct midge_request *request, const struct midge_msg
     blocking->msg = kept == NULL ? NULL : &kept->msg;
     if (kept == NULL)
         blocking->status = MIDGE_E_MEMORY;
-    midge_loop_wake(loop, &blocking->waiter);
+    midge_loop_wake(&blocking->waiter);
     return true;
 }
 
@@ -296,7 +298,8 @@ bool midge_request_reply(struct midge_client *client, const struct midge_msg *ms
     }
     if (request->blocking != NULL && !request->is_many)
         return give_to_caller(request, msg);
-    if (request->is_until_empty && msg->headers.len == 0 && msg->payload.len == 0) {
+    if (request->is_many && request->is_until_empty && msg->headers.len == 0 &&
+        msg->payload.len == 0) {
         end_request(request, MIDGE_OK);
     } else if (request->is_many) {
         give_one_of_many(request, msg);

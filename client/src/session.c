@@ -42,9 +42,7 @@ static void fail_attempt(struct midge_client *client, enum midge_status status, 
 
 static void set_attempt_timer(struct midge_client *client, uint64_t at_ns)
 {
-    /* Room was made for it when the client was made. */
-    if (midge_loop_set_timer(client->loop, &client->attempt_timer, at_ns) != MIDGE_OK)
-        midge_client_close(client, MIDGE_E_MEMORY);
+    midge_loop_set_own_timer(client->loop, &client->attempt_timer, at_ns);
 }
 
 void midge_session_fire_attempt(struct midge_client *client)
@@ -241,7 +239,7 @@ static void fail_first(struct midge_client *client, enum midge_status status)
     client->state = MIDGE_CLIENT_IDLE;
     client->connect_status = connect_status_of(status);
     midge_client_tell(client, MIDGE_EVENT_ERROR, client->connect_status, client->error, NULL);
-    midge_loop_wake(client->loop, NULL);
+    midge_loop_wake_done(client->loop);
 }
 
 static void fail_attempt(struct midge_client *client, enum midge_status status, const char *text)
@@ -284,7 +282,7 @@ static bool wants_tls(const struct midge_client *client)
 
     if (client->server->is_unix)
         return options->tls != MIDGE_TLS_AUTO;
-    return client->server->is_tls || options->tls != MIDGE_TLS_AUTO ||
+    return client->server->is_tls || client->was_encrypted || options->tls != MIDGE_TLS_AUTO ||
            options->tls_ca_file != NULL || options->tls_cert_file != NULL ||
            options->tls_host_name != NULL || options->tls_insecure;
 }
@@ -307,8 +305,10 @@ static bool begin_tls(struct midge_link *link, enum midge_link_state state)
 
     if (client->tls_context == NULL)
         status = midge_tls_context_create(&tls_options, &client->tls_context, why);
-    if (status == MIDGE_OK)
+    if (status == MIDGE_OK) {
+        (void)snprintf(why, sizeof(why), "%s", "its certificate cannot be checked for that name");
         status = midge_tls_create(client->tls_context, name, &link->tls);
+    }
     if (status != MIDGE_OK) {
         midge_session_lost(link, MIDGE_E_TLS, why);
         return false;
@@ -406,9 +406,12 @@ static const char *make_proof(struct midge_client *client, struct proof *proof)
         return why;
     if (midge_creds_parse(midge_slice_make(proof->text, proof->text_len), &jwt, &seed) != MIDGE_OK)
         return "it is no credentials file";
-    proof->jwt = strndup((const char *)jwt.base, jwt.len);
-    if (proof->jwt == NULL)
-        return "out of memory";
+    /* A seed alone is that of an nkey which the server knows. */
+    if (jwt.len > 0) {
+        proof->jwt = strndup((const char *)jwt.base, jwt.len);
+        if (proof->jwt == NULL)
+            return "out of memory";
+    }
     return sign(proof, seed, client->facts.nonce);
 }
 
@@ -439,6 +442,7 @@ static enum midge_status put_connect(struct midge_client *client, const struct p
     uint8_t *at;
 
     MIDGE_ASSERT(midge_out_left(&client->sending) == 0);
+    client->sending.is_secret = true;
     at = midge_out_reserve(&client->sending, len + sizeof(ping));
     if (at == NULL)
         return MIDGE_E_MEMORY;
@@ -500,7 +504,8 @@ static void learn_servers(struct midge_client *client)
         return;
     for (uint32_t i = 0; i < list->count; i++)
         list->servers[i]->is_named = false;
-    for (uint32_t i = 0; i < facts->connect_url_count; i++) {
+    /* Each is compared with all that are known: a hostile INFO could name a hundred thousand. */
+    for (uint32_t i = 0; i < facts->connect_url_count && i < MIDGE_CLIENT_SERVERS_MAX; i++) {
         if (midge_server_list_announce(list, facts->connect_urls[i], client->server))
             is_changed = true;
     }
@@ -556,12 +561,14 @@ static void ready(struct midge_link *link)
     (void)midge_server_url(client->server, client->url, sizeof(client->url));
     client->state = MIDGE_CLIENT_CONNECTED;
     client->was_connected = true;
+    client->was_encrypted |= link->tls != NULL;
+    client->ready_at_ns = client->loop->now_ns;
     client->link_number++;
     client->stats.connects++;
     client->pings_unanswered = 0;
     midge_output_queued(client);
     midge_session_set_ping_timer(client);
-    midge_loop_wake(client->loop, NULL);
+    midge_loop_wake_done(client->loop);
     midge_client_tell(client, is_first ? MIDGE_EVENT_CONNECTED : MIDGE_EVENT_RECONNECTED, MIDGE_OK,
                       "", NULL);
 }
@@ -586,7 +593,7 @@ void midge_session_pong(struct midge_link *link)
     client->ping_answered++;
     client->loop->progress++;
     midge_sub_pong(client);
-    midge_loop_wake(client->loop, NULL);
+    midge_loop_wake_done(client->loop);
 }
 
 /* --- pings --- */
@@ -595,10 +602,8 @@ void midge_session_set_ping_timer(struct midge_client *client)
 {
     if (client->options.ping_interval_ms == 0)
         return;
-    if (midge_loop_set_timer(client->loop, &client->ping_timer,
-                             client->loop->now_ns + client->options.ping_interval_ms * NS_PER_MS) !=
-        MIDGE_OK)
-        midge_client_close(client, MIDGE_E_MEMORY);
+    midge_loop_set_own_timer(client->loop, &client->ping_timer,
+                             client->loop->now_ns + client->options.ping_interval_ms * NS_PER_MS);
 }
 
 void midge_session_fire_ping(struct midge_client *client)
@@ -674,6 +679,23 @@ void midge_session_error(struct midge_link *link, struct midge_slice text)
 
 /* --- loss --- */
 
+/* When the server of a connection that was lost may be tried again: at once after one that lasted,
+ * and after the first that did not; then it is left alone for longer each time, or whoever accepts
+ * and hangs up would be asked without end. */
+static uint64_t again_at_ns(struct midge_client *client, struct midge_server *server)
+{
+    const struct midge_options *options = &client->options;
+    const uint64_t lived_ns = client->loop->now_ns - client->ready_at_ns;
+
+    if (lived_ns >= options->reconnect_wait_max_ms * NS_PER_MS)
+        server->short_lives = 0;
+    else
+        server->short_lives++;
+    if (server->short_lives <= 1)
+        return client->loop->now_ns + random_ns(client, options->reconnect_jitter_ms);
+    return client->loop->now_ns + wait_ns(client, server->short_lives - 1);
+}
+
 static void lost_while_connected(struct midge_client *client, enum midge_status status,
                                  const char *text)
 {
@@ -686,8 +708,7 @@ static void lost_while_connected(struct midge_client *client, enum midge_status 
     client->server = NULL;
     if (status == MIDGE_E_AUTH)
         server->auth_errors++;
-    server->not_before_ns =
-        client->loop->now_ns + random_ns(client, client->options.reconnect_jitter_ms);
+    server->not_before_ns = again_at_ns(client, server);
     midge_server_list_to_end(&client->servers, index_of(client, server));
     if (client->options.reconnect_max == 0 || client->state == MIDGE_CLIENT_DRAINING) {
         midge_client_close(client, status == MIDGE_E_AUTH ? status : MIDGE_E_DISCONNECTED);
@@ -696,8 +717,10 @@ static void lost_while_connected(struct midge_client *client, enum midge_status 
     client->state = MIDGE_CLIENT_RECONNECTING;
     schedule(client);
     midge_request_end_all(client, MIDGE_E_DISCONNECTED);
+    if (client->state != MIDGE_CLIENT_RECONNECTING)
+        return; /* a call-back has closed it */
     midge_sub_disconnected(client);
-    midge_loop_wake(client->loop, NULL);
+    midge_loop_wake_done(client->loop);
     midge_client_tell(client, MIDGE_EVENT_DISCONNECTED, status, client->error, NULL);
 }
 

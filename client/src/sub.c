@@ -116,7 +116,8 @@ static void end_sub(struct midge_client *client, struct midge_sub *sub)
     sub->state = MIDGE_SUB_ENDED;
     remove_sub(client, sub);
     client->loop->progress++;
-    midge_loop_wake(client->loop, NULL);
+    midge_drain_note(client);
+    midge_loop_wake_done(client->loop);
 }
 
 /* --- frames --- */
@@ -170,6 +171,14 @@ enum midge_status midge_sub_restore(struct midge_client *client, struct midge_ou
 
 /* --- delivery --- */
 
+/* A call-back that was told of it has returned. */
+static void release_sub(struct midge_sub *sub)
+{
+    sub->callback_depth--;
+    if (MIDGE_UNLIKELY(sub->is_destroyed) && sub->callback_depth == 0)
+        free_sub(sub);
+}
+
 static void call_back(struct midge_sub *sub, const struct midge_msg *msg)
 {
     struct midge_loop *loop = sub->client->loop;
@@ -179,9 +188,7 @@ static void call_back(struct midge_sub *sub, const struct midge_msg *msg)
     midge_loop_begin_callback(loop);
     sub->message_cb(sub->context, msg);
     midge_loop_end_callback(loop);
-    sub->callback_depth--;
-    if (MIDGE_UNLIKELY(sub->is_destroyed) && sub->callback_depth == 0)
-        free_sub(sub);
+    release_sub(sub);
 }
 
 static void drop(struct midge_sub *sub)
@@ -193,12 +200,21 @@ static void drop(struct midge_sub *sub)
     if (sub->is_slow)
         return;
     sub->is_slow = true;
+    /* It may be destroyed meanwhile, in the call-back or by another thread. */
+    sub->callback_depth++;
     midge_client_tell(client, MIDGE_EVENT_SLOW, MIDGE_FULL, sub->subject, sub);
+    release_sub(sub);
+}
+
+/* What a waiting message counts; subject and reply, too, since the server may make them long. */
+static uint64_t bytes_of(const struct midge_msg *msg)
+{
+    return (uint64_t)msg->subject.len + msg->reply.len + msg->headers.len + msg->payload.len;
 }
 
 static void keep(struct midge_sub *sub, const struct midge_msg *msg)
 {
-    const uint64_t bytes = (uint64_t)msg->headers.len + msg->payload.len;
+    const uint64_t bytes = bytes_of(msg);
     struct midge_kept *kept;
 
     if (sub->stats.waiting_msgs >= sub->msgs_max ||
@@ -221,7 +237,7 @@ static void keep(struct midge_sub *sub, const struct midge_msg *msg)
     if (sub->stats.waiting_msgs > sub->stats.waiting_msgs_peak)
         sub->stats.waiting_msgs_peak = sub->stats.waiting_msgs;
     sub->client->loop->progress++;
-    midge_loop_wake(sub->client->loop, NULL);
+    midge_loop_wake_done(sub->client->loop);
 }
 
 bool midge_sub_deliver(struct midge_client *client, uint64_t sid, const struct midge_msg *msg)
@@ -386,7 +402,7 @@ static enum midge_status take(struct midge_sub *sub, const struct midge_msg **ms
         sub->is_slow = false;
     }
     sub->stats.waiting_msgs--;
-    sub->stats.waiting_bytes -= (uint64_t)kept->msg.headers.len + kept->msg.payload.len;
+    sub->stats.waiting_bytes -= bytes_of(&kept->msg);
     sub->stats.delivered_msgs++;
     *msg_out = &kept->msg;
     if (!loop->is_thread_safe) {
@@ -403,6 +419,7 @@ enum midge_status midge_sub_next(struct midge_sub *sub, uint32_t timeout_ms,
     struct midge_loop *loop = sub->client->loop;
     struct midge_waiter waiter = {.is_done = has_message, .context = sub};
     enum midge_status status = midge_loop_enter(loop, true);
+    uint64_t deadline_ns;
 
     if (status != MIDGE_OK)
         return status;
@@ -413,14 +430,17 @@ enum midge_status midge_sub_next(struct midge_sub *sub, uint32_t timeout_ms,
     status = take(sub, msg_out);
     if (status != MIDGE_AGAIN || !midge_loop_may_wait(loop))
         goto leave;
+    deadline_ns = midge_loop_deadline(loop, timeout_ms);
     sub->is_awaited = !loop->is_thread_safe;
-    status = midge_loop_drive(loop, &waiter, midge_loop_deadline(loop, timeout_ms));
-    sub->is_awaited = false;
-    if (status == MIDGE_OK) {
+    for (;;) {
+        status = midge_loop_drive(loop, &waiter, deadline_ns);
+        if (status != MIDGE_OK)
+            break;
         status = take(sub, msg_out);
-        if (status == MIDGE_AGAIN)
-            status = MIDGE_E_TIMEOUT; /* another thread was faster */
+        if (status != MIDGE_AGAIN)
+            break; /* else another thread was faster */
     }
+    sub->is_awaited = false;
 leave:
     midge_loop_leave(loop);
     return status;
@@ -588,7 +608,15 @@ void midge_sub_free_all(struct midge_client *client)
 
 bool midge_sub_has_ended(const struct midge_sub *sub)
 {
-    return sub->state == MIDGE_SUB_ENDED;
+    struct midge_loop *loop = sub->client->loop;
+    bool has_ended;
+
+    if (loop->is_thread_safe)
+        pthread_mutex_lock(&loop->lock);
+    has_ended = sub->state == MIDGE_SUB_ENDED;
+    if (loop->is_thread_safe)
+        pthread_mutex_unlock(&loop->lock);
+    return has_ended;
 }
 
 void midge_sub_read_stats(const struct midge_sub *sub, struct midge_sub_stats *stats_out)

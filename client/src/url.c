@@ -69,6 +69,7 @@ static char *decode(struct midge_slice text)
     return out;
 
 err_free:
+    explicit_bzero(out, len); /* the beginning of a password, perhaps */
     free(out);
     return NULL;
 }
@@ -149,7 +150,8 @@ static const char *parse_host(struct midge_server *server, struct midge_slice te
     if (host.len == 0 || host.len > HOST_LEN_MAX)
         return "there is no host";
     for (uint32_t i = 0; i < host.len; i++) {
-        if (host.base[i] <= ' ' || host.base[i] == 0x7f || host.base[i] == '/')
+        if (host.base[i] <= ' ' || host.base[i] == 0x7f ||
+            strchr("/?#@[]\\,", host.base[i]) != NULL)
             return "the host has a character that no host has";
     }
     server->host = strndup((const char *)host.base, host.len);

@@ -99,11 +99,11 @@ void midge_rig_server_start(const struct midge_rig *rig, struct midge_rig_server
 /** As midge_rig_server_start(), with a configuration file of this text. */
 void midge_rig_server_start_with(const struct midge_rig *rig, struct midge_rig_server *server,
                                  const char *config);
-/** Start it again on its port. */
+/** Start it again on its port. It ends with the thread that started it: the main one. */
 void midge_rig_server_again(struct midge_rig_server *server);
 /** SIGKILL. */
 void midge_rig_server_kill(struct midge_rig_server *server);
-/** Send a signal. */
+/** Send a signal; SIGSTOP has stopped it when this returns. */
 void midge_rig_server_signal(const struct midge_rig_server *server, int signal_number);
 /** Kill it and remove its files. */
 void midge_rig_server_end(struct midge_rig_server *server);

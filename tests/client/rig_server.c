@@ -163,6 +163,8 @@ void midge_rig_server_signal(const struct midge_rig_server *server, int signal_n
 {
     CHECK(server->pid > 0);
     CHECK(kill(server->pid, signal_number) == 0);
+    if (signal_number == SIGSTOP)
+        CHECK(waitpid(server->pid, NULL, WUNTRACED) == server->pid);
 }
 
 void midge_rig_server_kill(struct midge_rig_server *server)

@@ -24,7 +24,8 @@
  *   Text arguments (`const char *`) are NUL-terminated and only read during the call.
  *
  * Signals
- *   No call raises SIGPIPE. EINTR never ends a wait; midge_client_interrupt() does.
+ *   No call raises SIGPIPE. EINTR never ends a wait; midge_client_interrupt() does, and then the
+ *   call that waited returns MIDGE_AGAIN. What it had queued stays queued.
  *
  * Durations are milliseconds (`_ms`, or `timeout_ms`; 0 = do not wait, MIDGE_FOREVER) unless the
  * name says otherwise. Every function that can fail returns a status: MIDGE_OK is 0, flow is > 0
@@ -86,8 +87,9 @@ enum midge_io {
 };
 
 enum midge_tls_mode {
-    MIDGE_TLS_AUTO =
-        0, /* if the URL says tls://, a tls_ option is set, or the server asks for it */
+    /* If the URL says tls://, a tls_ option is set, or the server asks for it; and from the first
+     * encrypted connection on always, but for Unix sockets. */
+    MIDGE_TLS_AUTO = 0,
     MIDGE_TLS_REQUIRED, /* a server without it is refused */
     MIDGE_TLS_FIRST,    /* handshake before the server's INFO */
 };
@@ -159,7 +161,8 @@ struct midge_options {
     bool retry_first_connect;       /* the first connect follows reconnect_max, too */
     uint32_t reconnect_max;         /* attempts per server before it is given up; 60;
                                        0 = do not reconnect, UINT32_MAX = no end */
-    uint32_t reconnect_wait_ms;     /* before a server is tried again; doubles per attempt; 100 */
+    uint32_t reconnect_wait_ms;     /* before a server is tried again; doubles per attempt, and per
+                                       connection lost within reconnect_wait_max_ms; 100 */
     uint32_t reconnect_wait_max_ms; /* but not beyond this; 5000 */
     uint32_t reconnect_jitter_ms;   /* up to this much is added at random; 100 */
     uint32_t ping_interval_ms;      /* 120000; 0 = none */
@@ -173,7 +176,7 @@ struct midge_options {
     uint32_t send_wait_ms;      /* how long publish may wait for room, outside of call-backs and
                                    event loops; 5000 */
     uint32_t sub_msgs_max;      /* waiting in one pull subscription; 65536 */
-    uint64_t sub_bytes_max;     /* 64 MiB */
+    uint64_t sub_bytes_max;     /* all parts of them; 64 MiB */
     uint64_t message_bytes_max; /* a server that sends a longer one is left; 64 MiB */
 
     /* Who is told. */
@@ -235,7 +238,8 @@ MIDGE_API const char *midge_loop_io(const struct midge_loop *loop);
  * @param options     borrowed; NULL = defaults
  * @param client_out  owned; end with midge_client_destroy()
  * @param why         at least 160 bytes for the reason of a failure in words, or NULL
- * @return MIDGE_OK; E_CONFIG for options that cannot be; E_MEMORY. Thread: any.
+ * @return MIDGE_OK; E_CONFIG for options that cannot be; E_MEMORY; E_SYSTEM. Thread: any; for a
+ * client of a given loop, the loop's.
  */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status
 midge_client_create(const struct midge_options *options, struct midge_client **client_out,
@@ -259,15 +263,19 @@ MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_connect(struct midge_c
 
 /**
  * End a client, its subscriptions and its requests (whose call-backs get E_CLOSED). What is queued
- * is handed to the kernel first, for which drain_timeout_ms is given. Not inside a call-back of the
- * client itself. NULL does nothing. Thread: the loop's, with no other thread using the client; also
- * the child's after fork.
+ * is handed to the kernel first, for which drain_timeout_ms is given. Not inside a call-back of its
+ * loop. NULL does nothing. Thread: the loop's, with no other thread using the client; also the
+ * child's after fork.
  */
 MIDGE_API void midge_client_destroy(struct midge_client *client);
 
 /** What went wrong last, in words, with the server it concerns; "" if nothing did. Borrowed until
- * the next call on the client; in a thread-safe client, per client, cut to what fits. */
+ * the next call on the client. In a thread-safe client others may write it meanwhile: there it is
+ * for event call-backs only, and midge_client_error_copy() for the rest. */
 MIDGE_API const char *midge_client_error(const struct midge_client *client);
+
+/** … copied to out, cut to `cap` bytes with their NUL; 256 hold all of it. */
+MIDGE_API void midge_client_error_copy(const struct midge_client *client, char *out, size_t cap);
 
 /** A status in words, such as "no responders are available". Static. Thread: any. */
 MIDGE_API const char *midge_client_status_text(enum midge_status status);
@@ -321,7 +329,8 @@ struct midge_server_info {
     bool jetstream;
 };
 
-/** What the server said about itself. Thread: the loop's. */
+/** What the server said about itself. In a thread-safe client the texts may go at any time but
+ * inside an event call-back. Thread: the loop's. */
 MIDGE_API void midge_client_server(const struct midge_client *client,
                                    struct midge_server_info *info_out);
 
@@ -334,7 +343,8 @@ struct midge_client_stats {
     uint64_t connects;         /* connections that a server accepted */
     uint64_t dropped_msgs;     /* for full subscriptions */
     uint64_t stray_msgs;       /* for subscriptions and requests that had ended */
-    uint64_t lost_msgs;        /* queued, but cut or discarded when a connection was lost */
+    uint64_t lost_msgs;        /* queued, but cut when a connection was lost, or still there when
+                                  the client closed */
     uint64_t unconfirmed_msgs; /* given to the kernel on a connection that was lost, with no PONG
                                   since: some may have arrived, none is sent again */
     uint64_t queued_bytes;     /* waiting now */
@@ -454,7 +464,7 @@ struct midge_sub_stats {
     uint64_t dropped_msgs;   /* because too much was waiting */
     uint32_t waiting_msgs;
     uint32_t waiting_msgs_peak;
-    uint64_t waiting_bytes;
+    uint64_t waiting_bytes; /* all parts of the messages */
 };
 
 /** What happened so far. Thread: the loop's. */
@@ -464,10 +474,12 @@ MIDGE_API void midge_sub_read_stats(const struct midge_sub *sub, struct midge_su
 MIDGE_API const char *midge_sub_subject(const struct midge_sub *sub);
 
 /** Unsubscribe, and forget what waits. Allowed inside its own call-back; the message there stays
- * valid until that returns. NULL does nothing. Thread: the loop's. */
+ * valid until that returns. NULL does nothing. Thread: the loop's, with no other thread inside
+ * midge_sub_next() for it. */
 MIDGE_API void midge_sub_destroy(struct midge_sub *sub);
 
-/** Unsubscribe everything, deliver what is on its way, send what is queued, then close.
+/** Unsubscribe everything, deliver what is on its way, send what is queued, then close. Until all
+ * is delivered, publishing and requests go on (messages may be answered), but no subscribing.
  * @param timeout_ms  0 begins and returns MIDGE_AGAIN: MIDGE_EVENT_CLOSED tells the end
  * @return MIDGE_OK; MIDGE_AGAIN; E_TIMEOUT (closed all the same); E_DISCONNECTED; E_CLOSED;
  * E_THREAD */
@@ -506,7 +518,7 @@ struct midge_request_options {
     uint32_t timeout_ms;  /* in all; 0 = 5000. With at least one reply of many this is no error */
     uint32_t replies_max; /* 0 = one; UINT32_MAX = no limit */
     uint32_t silence_ms;  /* since the last reply; 0 = does not matter */
-    bool until_empty;     /* a reply without headers and payload is the last one, not delivered */
+    bool until_empty;     /* of many: one without headers and payload is the end, not delivered */
 };
 
 /* An asynchronous request, to cancel it. Never 0. */
@@ -531,7 +543,8 @@ MIDGE_API void midge_client_request_cancel(struct midge_client *client, midge_re
 /**
  * Send a request and wait until it is over; each reply goes to the call-back.
  *
- * @return MIDGE_OK after at least one reply; else as midge_client_request()
+ * @return MIDGE_OK after at least one reply or the empty one that ends them; else as
+ * midge_client_request()
  */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status
 midge_client_request_many(struct midge_client *client, const struct midge_outgoing *outgoing,
