@@ -3,7 +3,7 @@
 A toolchain that is absent, or modules that cannot be had, skip the test; a program that does not build
 fails it. Two builds at a time wait for each other.
 
-    build_client.py go|java|js|rust
+    build_client.py credentials|go|java|js|rust
 """
 
 import argparse
@@ -38,10 +38,19 @@ def build(command, directory, environment):
         sys.exit(f"fail: {command[0]} could not build the client")
 
 
-def build_go(target):
+def build_with_go(package, program):
     environment = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     fetch(["go", "mod", "download"], HERE / "go", environment)
-    build(["go", "build", "-o", str(target / "scenarios"), "."], HERE / "go", environment)
+    build(["go", "build", "-o", str(program), package], HERE / "go", environment)
+
+
+def build_go(target):
+    build_with_go(".", target / "scenarios")
+
+
+def build_credentials(target):
+    """No client, but what a server in operator mode needs; in the Go module beside the client."""
+    build_with_go("./credentials", target / "credentials")
 
 
 def fetch_once(command, target, manifest):
@@ -81,6 +90,7 @@ def build_rust(target):
 
 
 CLIENTS = {
+    "credentials": (["go"], build_credentials),
     "go": (["go"], build_go),
     "java": (["mvn", "javac"], build_java),
     "js": (["node", "npm"], build_js),
