@@ -8,7 +8,7 @@
  *   link.c     one socket: connecting, input, its end
  *   session.c  INFO, CONNECT, reconnecting, what is restored
  *   output.c   bytes on their way out
- *   publish.c, sub.c, request.c, msg.c, headers.c, drain.c   what users call
+ *   publish.c, sub.c, request.c, msg.c, headers.c, drain.c, service.c   what users call
  *
  * A client has at most one link that counts (client->link). A link that is lost stays in its slot
  * of the loop until the ring has sent the last event of each of its operations; then it is freed.
@@ -327,11 +327,12 @@ struct midge_sub {
     enum midge_sub_state state;
     midge_msg_cb message_cb;
     void *context;
-    uint64_t received;        /* since it was made, for max */
-    uint64_t received_before; /* of those, on earlier connections */
-    uint64_t max;             /* 0 = none */
-    uint64_t drain_ping;      /* number of the PING that ends the drain */
-    uint32_t callback_depth;  /* call-backs under way; it is freed by the last one */
+    void (*freed_cb)(void *context); /* under the lock, as the last act; NULL = nobody is told */
+    uint64_t received;               /* since it was made, for max */
+    uint64_t received_before;        /* of those, on earlier connections */
+    uint64_t max;                    /* 0 = none */
+    uint64_t drain_ping;             /* number of the PING that ends the drain */
+    uint32_t callback_depth;         /* call-backs under way; it is freed by the last one */
     bool is_destroyed;
     bool is_slow; /* dropped since it was last empty */
     bool is_in_table;

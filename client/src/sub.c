@@ -106,6 +106,8 @@ static void drop_waiting(struct midge_sub *sub)
 static void free_sub(struct midge_sub *sub)
 {
     drop_waiting(sub);
+    if (sub->freed_cb != NULL)
+        sub->freed_cb(sub->context);
     free(sub->subject);
     free(sub);
 }

@@ -622,19 +622,23 @@ MIDGE_API void midge_headers_at(const struct midge_headers *headers, uint32_t in
 /*
  * A service answers requests on its endpoints in a queue group, and $SRV.PING, $SRV.INFO and
  * $SRV.STATS about itself, so that `nats micro ls` lists it. Source: NATS ADR-32.
+ *
+ * Zero the options, then set what is needed; all is borrowed during the call. Of several metadata
+ * values of one name the first one is shown.
  */
 struct midge_service_options {
-    const char *name;                     /* letters, digits, `-` and `_` */
+    const char *name;                     /* letters, digits, `-` and `_`; at most 3,900 */
     const char *version;                  /* as semver.org says, such as 1.0.0 */
     const char *description;              /* NULL = none */
-    const char *queue;                    /* group of all endpoints; NULL = "q" */
+    const char *queue;                    /* group of all endpoints; NULL = "q", "" = none: each
+                                             instance of the service answers */
     const struct midge_headers *metadata; /* names and values; NULL = none */
 };
 
 struct midge_endpoint_options {
     const char *name;    /* letters, digits, `-` and `_` */
-    const char *subject; /* NULL = the name */
-    const char *queue;   /* NULL = the service's */
+    const char *subject; /* may have wildcards; NULL = the name */
+    const char *queue;   /* NULL = the service's, "" = none */
     const struct midge_headers *metadata;
 };
 
@@ -642,19 +646,23 @@ struct midge_endpoint_options {
  * with a retained message, later. */
 typedef void (*midge_request_cb)(void *context, const struct midge_msg *request);
 
-/** Start a service. @param service_out  owned; ends with midge_service_destroy()
- * @return MIDGE_OK; E_CONFIG: name or version; E_CLOSED; E_THREAD; E_MEMORY */
+/** Start a service. @param service_out  owned; end with midge_service_destroy(); it also ends with
+ * its client
+ * @return MIDGE_OK; E_CONFIG: name, version or queue; E_CLOSED; E_THREAD; E_MEMORY */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status
 midge_service_create(struct midge_client *client, const struct midge_service_options *options,
                      struct midge_service **service_out);
 
-/** Add an endpoint. @return MIDGE_OK; E_CONFIG: name; E_SUBJECT; E_CLOSED; E_THREAD; E_MEMORY */
+/** Add an endpoint; there is no way to take one out.
+ * @return MIDGE_OK; E_CONFIG: name; E_SUBJECT; E_CLOSED; E_THREAD; E_MEMORY */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status
 midge_service_add(struct midge_service *service, const struct midge_endpoint_options *options,
                   void *context, midge_request_cb request_cb);
 
 /** Answer with an error: headers Nats-Service-Error and Nats-Service-Error-Code. It counts in the
- * statistics. @param code  in three digits. @return as publish; E_HEADERS */
+ * statistics of the endpoint. @param request  one that an endpoint of the service was called with.
+ * @param code  100 to 999. @param text  not empty, as the value of a header.
+ * @return as publish; E_HEADERS: code or text */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_service_error(struct midge_service *service,
                                                                  const struct midge_msg *request,
                                                                  uint32_t code, const char *text);
@@ -662,7 +670,14 @@ MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_service_error(struct midge_se
 /** Its unique id; borrowed. */
 MIDGE_API const char *midge_service_id(const struct midge_service *service);
 
-/** End it and its endpoints. NULL does nothing. */
+/** Take no more requests, but those that the server had sent already. Does not wait; when
+ * midge_client_flush() returns after it, all of them have been delivered; the last answers leave
+ * with the next driving call.
+ * @return MIDGE_OK, E_THREAD, E_MEMORY */
+MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_service_drain(struct midge_service *service);
+
+/** End it and its endpoints; requests on their way get no answer. Allowed inside call-backs of its
+ * endpoints. NULL does nothing. */
 MIDGE_API void midge_service_destroy(struct midge_service *service);
 
 #ifdef __cplusplus
