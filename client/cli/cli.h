@@ -8,7 +8,8 @@
  *   input.c     payloads from the command line and from standard input
  *   print.c     messages for people, programs and pipes
  *   answer.c    answers to requests
- *   pub.c, sub.c, req.c, reply.c, rtt.c, server.c   one subcommand each
+ *   pub.c, sub.c, req.c, reply.c, rtt.c, server.c, service.c
+ *               one subcommand each
  *
  * Thread: one; everything happens inside calls of libmidge.
  */
@@ -43,7 +44,9 @@ enum midge_cli_flag {
     MIDGE_CLI_FLAG_TIMEOUT = 't',
     MIDGE_CLI_FLAG_CONTEXT = 256,
     MIDGE_CLI_FLAG_CREDS,
+    MIDGE_CLI_FLAG_DESCRIPTION,
     MIDGE_CLI_FLAG_ECHO,
+    MIDGE_CLI_FLAG_ENDPOINT,
     MIDGE_CLI_FLAG_HEADERS_ONLY,
     MIDGE_CLI_FLAG_INBOX_PREFIX,
     MIDGE_CLI_FLAG_INTERVAL,
@@ -52,6 +55,7 @@ enum midge_cli_flag {
     MIDGE_CLI_FLAG_NKEY,
     MIDGE_CLI_FLAG_PASSWORD,
     MIDGE_CLI_FLAG_RAW,
+    MIDGE_CLI_FLAG_RELEASE,
     MIDGE_CLI_FLAG_REPLIES,
     MIDGE_CLI_FLAG_REPLY,
     MIDGE_CLI_FLAG_SILENCE,
@@ -81,6 +85,9 @@ struct midge_cli {
     struct midge_headers *headers; /* owned; NULL = none */
     const char *queue;
     const char *reply;
+    const char *description; /* of a service, as the next two */
+    const char *endpoint;
+    const char *release;
     uint64_t count; /* 0 = not given */
     uint64_t replies;
     uint64_t interval_ms;
@@ -119,6 +126,7 @@ extern const struct midge_cli_command midge_cli_req;
 extern const struct midge_cli_command midge_cli_reply;
 extern const struct midge_cli_command midge_cli_rtt;
 extern const struct midge_cli_command midge_cli_server;
+extern const struct midge_cli_command midge_cli_service;
 
 /* --- flags.c --- */
 

@@ -50,6 +50,9 @@ static const struct flag flags[] = {
      NULL},
     {MIDGE_CLI_FLAG_SILENCE, "silence", "TIME", "stop when so long no further reply came", NULL},
     {MIDGE_CLI_FLAG_ECHO, "echo", NULL, "answer with the request itself", NULL},
+    {MIDGE_CLI_FLAG_RELEASE, "release", "VERSION", "of the service, such as 1.0.0", NULL},
+    {MIDGE_CLI_FLAG_DESCRIPTION, "description", "TEXT", "of the service", NULL},
+    {MIDGE_CLI_FLAG_ENDPOINT, "endpoint", "NAME", "what SUBJECT is called, not default", NULL},
     {MIDGE_CLI_FLAG_RAW, "raw", NULL, "payloads alone, each as a line", NULL},
     {MIDGE_CLI_FLAG_HEADERS_ONLY, "headers-only", NULL, "do not show payloads", NULL},
     {MIDGE_CLI_FLAG_JSON, "json", NULL, "one JSON object a line", NULL},
@@ -277,6 +280,12 @@ static void set_flag(struct midge_cli *cli, int flag, const char *value)
         cli->queue = value;
     } else if (flag == MIDGE_CLI_FLAG_REPLY) {
         cli->reply = value;
+    } else if (flag == MIDGE_CLI_FLAG_RELEASE) {
+        cli->release = value;
+    } else if (flag == MIDGE_CLI_FLAG_DESCRIPTION) {
+        cli->description = value;
+    } else if (flag == MIDGE_CLI_FLAG_ENDPOINT) {
+        cli->endpoint = value;
     } else if (flag == MIDGE_CLI_FLAG_JSON) {
         cli->is_json = true;
     } else if (flag == MIDGE_CLI_FLAG_RAW) {

@@ -4,9 +4,9 @@
 
 #include "cli.h"
 
-static const struct midge_cli_command *const commands[] = {&midge_cli_pub, &midge_cli_sub,
-                                                           &midge_cli_req, &midge_cli_reply,
-                                                           &midge_cli_rtt, &midge_cli_server};
+static const struct midge_cli_command *const commands[] = {
+    &midge_cli_pub, &midge_cli_sub,     &midge_cli_req,   &midge_cli_reply,
+    &midge_cli_rtt, &midge_cli_service, &midge_cli_server};
 
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 

@@ -28,7 +28,7 @@ MIDGE = os.environ.get("MIDGE_CLI") or sys.exit("fail: MIDGE_CLI is not set")
 NATS = os.environ.get("NATS_CLI")
 KIND = sys.argv.pop(1)
 OK, ERROR, USAGE, NO_RESPONDERS, TIMED_OUT, CONNECTION = range(6)
-COMMANDS = ("pub", "sub", "req", "reply", "rtt", "server")
+COMMANDS = ("pub", "sub", "req", "reply", "rtt", "service", "server")
 
 
 class Case(unittest.TestCase):
@@ -132,6 +132,11 @@ class Help(Case):
             (("reply", "a", "b", "--echo"), "one word too many"),
             (("pub", "a", "b", "--lines"), "one word too many"),
             (("server", "x"), "there is no 'x'"),
+            (("service", "a"), "NAME or SUBJECT is missing"),
+            (("service", "a", "b"), "what is the answer?"),
+            (("service", "a.b", "c", "d"), "there is no service 'a.b'"),
+            (("service", "a", "b", "c", "--release", "one"), "in version 'one'"),
+            (("service", "a", "b", "c", "--endpoint", "x y"), "no endpoint is called 'x y'"),
             (("pub", "a", "b", "--context", "none"), "there is no context none"),
             (("pub", "a", "b", "--context", "../x"), "cannot be the name of a context"),
             (("pub", "a", "b", "--nkey", "/nowhere"), "/nowhere: No such file"),
@@ -383,6 +388,41 @@ class Requests(Case):
         self.midge("req", "prefixed", "x", "--inbox-prefix", "mine.own")
         self.read_line(reply)
         self.assertRegex(json.loads(self.read_line(reply))["reply"], r"^mine\.own\.")
+
+
+class Service(Case):
+    def test_it_answers_and_is_listed(self):
+        service = self.begin(MIDGE, "service", "greeter", "hello.*", "hello", "--release", "1.2.3", "--raw",
+                             "--description", "says hello", "-H", "By:greeter")
+        self.wait_for_interest("hello.ready", service)
+        self.assertEqual(self.midge("req", "hello.joe", "hi"), "By: greeter\n\nhello\n")
+        found = json.loads(self.midge("req", "$SRV.INFO.greeter", "", "--raw"))
+        self.assertEqual((found["version"], found["description"]), ("1.2.3", "says hello"))
+        self.assertEqual([(each["name"], each["subject"]) for each in found["endpoints"]],
+                         [("default", "hello.*")])
+        found = json.loads(self.midge("req", "$SRV.STATS.greeter", "", "--raw"))
+        self.assertEqual(found["endpoints"][0]["num_requests"], 2)
+        if NATS is not None:
+            done = subprocess.run([NATS, "service", "list"], env=self.environment, capture_output=True,
+                                  timeout=TIMEOUT_S)
+            self.assertRegex(done.stdout.decode(), r"greeter\W+1\.2\.3\W")
+        service.send_signal(signal.SIGINT)
+        out, said = service.communicate(timeout=TIMEOUT_S)
+        self.assertEqual((service.returncode, out, said), (OK, b"ready?\nhi\n", b""))
+        self.midge("req", "hello.joe", "hi", status=NO_RESPONDERS)
+        self.midge("req", "$SRV.PING.greeter", "", status=NO_RESPONDERS)
+
+    def test_those_of_one_name_share_the_requests(self):
+        for _ in range(2):
+            service = self.begin(MIDGE, "service", "twin", "twin", "--echo", "--endpoint", "it")
+            self.wait_for_interest("twin", service)
+        for _ in range(100):
+            found = self.midge("req", "$SRV.PING.twin", "", "--replies", "2", "--timeout", "5s").splitlines()
+            if len(found) == 2:
+                break
+        self.assertEqual(len({json.loads(line)["id"] for line in found}), 2)
+        many = self.midge("req", "twin", "x", "--replies", "0", "--silence", "200ms")
+        self.assertEqual(many, "x\n")
 
 
 class Server(Case):
