@@ -10,16 +10,21 @@ set(CMAKE_C_STANDARD_REQUIRED ON)
 set(CMAKE_C_EXTENSIONS ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+# Of a shared library only what its header marks is seen; so no other name of ours can meet one of its user's.
+set(CMAKE_C_VISIBILITY_PRESET hidden)
 if(NOT CMAKE_BUILD_TYPE)
     set(CMAKE_BUILD_TYPE RelWithDebInfo)
 endif()
+
+include(CheckPIESupported)
+check_pie_supported(LANGUAGES C) # programs are linked with -pie, libraries are not
 
 add_library(midge_options INTERFACE)
 target_compile_definitions(midge_options INTERFACE _GNU_SOURCE MIDGE_VERSION="${PROJECT_VERSION}")
 target_compile_options(midge_options INTERFACE
     -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wcast-qual -Wundef
     -Wvla -Wswitch-enum -fno-strict-aliasing -fwrapv -fstack-protector-strong)
-target_link_options(midge_options INTERFACE -pie -Wl,-z,relro,-z,now)
+target_link_options(midge_options INTERFACE -Wl,-z,relro,-z,now)
 if(MIDGE_WERROR)
     target_compile_options(midge_options INTERFACE -Werror)
 endif()
