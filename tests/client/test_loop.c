@@ -2,11 +2,17 @@
  * Who drives: other threads, children, signals, several clients of one loop, somebody else's event
  * loop.
  */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -146,6 +152,66 @@ static void child_of_a_fork_leaves_the_connection_alone(struct midge_rig *rig)
     midge_rig_expect_nothing(sub);
     CHECK_EQUAL(midge_rig_stats(client).connects, 1);
     midge_client_destroy(client);
+}
+
+/* --- without io_uring --- */
+
+/* io_uring_setup(2) fails from now on, as in containers. @return false if this process may not */
+static bool block_uring(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* A request goes round all the same. @return the exit status of the child */
+static int status_without_uring(const struct midge_rig *rig)
+{
+    struct midge_options options = midge_rig_options(rig);
+    const struct midge_msg *reply;
+    struct midge_client *client;
+
+    if (!block_uring())
+        return 1;
+    if (rig->io == MIDGE_IO_URING && !rig->is_thread_safe) {
+        client = midge_rig_create(rig, &options);
+        if (midge_client_connect(client, RIG_PATIENCE_MS) != MIDGE_E_SYSTEM ||
+            strstr(midge_client_error(client), strerror(EPERM)) == NULL)
+            return 2;
+        midge_client_destroy(client);
+    }
+    if (midge_loop_create(MIDGE_IO_AUTO, 0, &options.loop) != MIDGE_OK)
+        return 3;
+    options.thread_safe = false;
+    client = midge_rig_connect(rig, &options);
+    (void)midge_rig_listen(client, "echo", NULL, midge_rig_echo);
+    if (midge_client_request(client, "echo", "tea", 3, RIG_PATIENCE_MS, &reply) != MIDGE_OK ||
+        strcmp(midge_loop_io(options.loop), "epoll") != 0)
+        return 4;
+    midge_client_destroy(client);
+    midge_loop_destroy(options.loop);
+    return 0;
+}
+
+static void epoll_serves_where_io_uring_is_blocked(struct midge_rig *rig)
+{
+    int status = 0;
+    pid_t pid;
+
+    (void)fflush(NULL);
+    pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0)
+        _exit(status_without_uring(rig));
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_EQUAL(status, 0);
 }
 
 /* --- interrupts --------------------------------------------------------------------------------
@@ -437,6 +503,7 @@ int main(int argc, char **argv)
         RIG_CASE(client_belongs_to_the_thread_that_drives_it),
         RIG_CASE(client_may_be_made_by_another_thread),
         RIG_CASE(child_of_a_fork_leaves_the_connection_alone),
+        RIG_CASE(epoll_serves_where_io_uring_is_blocked),
         RIG_CASE(interrupt_ends_a_wait),
         RIG_CASE(interrupt_before_the_first_wait_counts),
         RIG_CASE(signal_handler_may_interrupt),
