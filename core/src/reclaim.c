@@ -37,9 +37,14 @@
 /* One block of the list is one page. */
 #define BLOCK_ITEM_COUNT 170u
 
-/* Objects freed by one quiescent call; about 50 us. More only when the batch is larger than eight
- * times this, since a bound below the rate of retiring would let the list grow for ever. */
+/* Objects freed by one quiescent call; about 50 us. */
 #define FREE_MAX 1024u
+
+/* More where that is less than what is retired meanwhile, or the list would grow for ever: a share
+ * of a large batch, and a multiple of what was retired since the last call, which costs less than
+ * retiring it did. The share alone would let the list grow to 64 times that. */
+#define FREE_SHARE          64u
+#define FREE_RETIRED_FACTOR 2u
 
 #define SEEN_OFFLINE 0u
 
@@ -69,6 +74,7 @@ struct midge_participant {
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_reclaim *reclaim;
     struct batch open;    /* retired since the last batch was closed */
     struct batch waiting; /* may be freed once everybody was seen at `target` */
+    uint64_t open_seen;   /* objects in `open` when the last quiescent call returned */
     struct block *spare;  /* NULL or an empty block */
     uint64_t target;
     uint32_t passed_count; /* participants already found past `target` */
@@ -267,8 +273,22 @@ static bool batch_is_free(struct midge_participant *participant)
     return true;
 }
 
+/* How many of the batch one call frees, if so many were retired since the one before. */
+static uint64_t free_limit(const struct batch *batch, uint64_t retired_count)
+{
+    uint64_t limit = FREE_MAX;
+
+    if (limit < batch->count / FREE_SHARE)
+        limit = batch->count / FREE_SHARE;
+    if (limit < retired_count * FREE_RETIRED_FACTOR)
+        limit = retired_count * FREE_RETIRED_FACTOR;
+    return limit;
+}
+
 void midge_reclaim_quiescent(struct midge_participant *participant)
 {
+    const uint64_t retired_count = participant->open.count - participant->open_seen;
+
     MIDGE_ASSERT(midge_reclaim_is_online(participant));
     /* Acquire pairs with the increment in batch_close(); point 1 above. */
     announce(participant, atomic_load_explicit(&participant->reclaim->epoch, memory_order_acquire));
@@ -277,11 +297,10 @@ void midge_reclaim_quiescent(struct midge_participant *participant)
             return;
         batch_close(participant);
     }
-    if (batch_is_free(participant)) {
-        const uint64_t share = participant->waiting.count / 64;
-
-        batch_free(participant, &participant->waiting, share > FREE_MAX ? share : FREE_MAX);
-    }
+    if (batch_is_free(participant))
+        batch_free(participant, &participant->waiting,
+                   free_limit(&participant->waiting, retired_count));
+    participant->open_seen = participant->open.count;
 }
 
 void midge_reclaim_retire(struct midge_participant *participant, void *object, void *context,

@@ -48,9 +48,9 @@ void midge_reclaim_online(struct midge_participant *participant);
 void midge_reclaim_offline(struct midge_participant *participant);
 
 /** The participant holds no pointer taken before this call; frees what has become free: at most
- * 1,024 objects or a sixty-fourth of the batch, whichever is more, so that one call stays short and
- * a backlog still drains. Thread: shard, online. Cost: one load and one store while nothing is
- * retired. */
+ * 1,024 objects, a sixty-fourth of the batch, or twice as many as it has retired since the last
+ * call, whichever is most, so that one call stays short and a backlog still drains. Thread: shard,
+ * online. Cost: one load and one store while nothing is retired. */
 void midge_reclaim_quiescent(struct midge_participant *participant);
 
 /**

@@ -276,6 +276,48 @@ Test(drop, a_slot_is_free_when_the_last_of_them_has_left)
     midge_rig_stop(&rig);
 }
 
+/* Subscribe until the broker says no. @return subscriptions that were made */
+static uint32_t subscribe_until_refused(struct midge_rig *rig, uint32_t peer)
+{
+    const struct midge_conn *conn = midge_rig_conn(rig, peer);
+    char lines[500 * 48];
+    uint32_t count = 0;
+
+    while (conn->subs.count == count) {
+        int len = 0;
+
+        for (uint32_t i = 0; i < 500; i++, count++)
+            len += snprintf(lines + len, sizeof(lines) - (uint32_t)len, "SUB fill.%u.%u.> %u\r\n",
+                            count, i, count);
+        midge_rig_write_text(rig, peer, lines);
+    }
+    (void)midge_rig_drain(rig, peer);
+    return conn->subs.count;
+}
+
+Test(drop, what_has_left_the_index_makes_room_for_as_many_while_turns_are_long)
+{
+    struct midge_rig rig;
+    uint32_t count;
+    uint32_t peer;
+
+    midge_rig_prepare(&rig);
+    rig.config.memory_bytes_max = 16u << 20;
+    midge_rig_start(&rig);
+    (void)join(&rig, &peer);
+    count = subscribe_until_refused(&rig, peer);
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t again;
+
+        midge_rig_write_text(&rig, peer, CONNECT_LINE);
+        while (indexed(&rig) > count / 2)
+            midge_shard_turn(rig.shard, false);
+        again = subscribe_until_refused(&rig, peer);
+        cr_assert_gt(again, count / 10 * 9, "only %u after %u were dropped", again, count);
+    }
+    midge_rig_stop(&rig);
+}
+
 /* Take turns until the index is empty, with a PING in each. @return turns that it took */
 static uint32_t leave(struct midge_rig *rig, uint32_t pinging)
 {

@@ -144,13 +144,17 @@ Test(reclaim, one_call_frees_a_bounded_part_of_a_backlog)
 {
     struct midge_reclaim *reclaim = midge_reclaim_create();
     struct midge_participant *participant = midge_reclaim_register(reclaim);
+    struct midge_participant *reader = midge_reclaim_register(reclaim);
     uint32_t freed = 0;
     uint32_t call_count = 0;
     int object;
 
     midge_reclaim_online(participant);
+    midge_reclaim_online(reader);
     for (int i = 0; i < 100000; i++)
         midge_reclaim_retire(participant, &object, &freed, count_cb);
+    midge_reclaim_quiescent(participant);
+    midge_reclaim_offline(reader);
     midge_reclaim_quiescent(participant);
     cr_assert_eq(freed, 1562, "a sixty-fourth");
     cr_assert_eq(midge_reclaim_waiting(participant), 100000 - 1562);
@@ -161,6 +165,31 @@ Test(reclaim, one_call_frees_a_bounded_part_of_a_backlog)
     cr_assert_eq(freed, 100000);
     midge_reclaim_offline(participant);
     midge_reclaim_destroy(reclaim);
+}
+
+Test(reclaim, what_waits_is_no_more_than_a_few_turns_retired)
+{
+    struct midge_reclaim *reclaim = midge_reclaim_create();
+    struct midge_participant *participant = midge_reclaim_register(reclaim);
+    struct midge_participant *reader = midge_reclaim_register(reclaim);
+    const uint32_t each = 5000;
+    uint32_t freed = 0;
+    int object;
+
+    midge_reclaim_online(participant);
+    midge_reclaim_online(reader);
+    for (uint32_t turn = 0; turn < 200; turn++) {
+        for (uint32_t i = 0; i < each; i++)
+            midge_reclaim_retire(participant, &object, &freed, count_cb);
+        midge_reclaim_quiescent(reader);
+        midge_reclaim_quiescent(participant);
+        /* One turn's are looked for, those of the turn after wait to be. */
+        cr_assert_leq(midge_reclaim_waiting(participant), 3 * each, "after turn %u", turn);
+    }
+    midge_reclaim_offline(reader);
+    midge_reclaim_offline(participant);
+    midge_reclaim_destroy(reclaim);
+    cr_assert_eq(freed, 200 * each);
 }
 
 Test(reclaim, a_callback_may_retire_more)
