@@ -1,6 +1,7 @@
 /* midge-server: argv and file to a constant config, then the broker until a signal. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,14 @@
 #include "broker.h"
 #include "config.h"
 #include "log.h"
+
+/* Bytes at the end of a thread's memory that are free and stay resident: what frees and allocates
+ * two blocks for a payload of the default max in turns touches no new page. */
+#define FREE_END_BYTES_MAX (4 * 1024 * 1024)
+
+/* Blocks from this size on are mapped for themselves, and unmapped when they are freed: tables, and
+ * payloads beyond the default max. */
+#define MAPPED_BYTES_MIN (4 * 1024 * 1024)
 
 /* A handler that does nothing: a shell starts background jobs with SIGINT ignored, and an ignored
  * signal is thrown away even while it is blocked. */
@@ -50,6 +59,19 @@ static void prepare_signals(void)
     (void)sigaction(SIGPIPE, &action, NULL);
 }
 
+/* What glibc gives back to the system. The free end of a thread's memory stays, up to twice the
+ * largest block that was ever mapped for itself and freed, 64 MiB at most; malloc_trim() leaves it
+ * alone; and while small blocks are put aside unmerged nothing looks at it before 64 KiB are freed
+ * at a time. So a shard that gave up a million subscriptions could hold 32 MiB for good. Merged at
+ * once they cost some 20 ns each, but no later call the time of merging all.
+ * Source: glibc 2.36, malloc/malloc.c mtrim, heap_trim, _int_free, __libc_free. */
+static void prepare_allocator(void)
+{
+    (void)mallopt(M_MXFAST, 0);
+    (void)mallopt(M_TRIM_THRESHOLD, FREE_END_BYTES_MAX);
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+}
+
 static int serve(const struct midge_config *config)
 {
     struct midge_log_producer *producer;
@@ -63,6 +85,7 @@ static int serve(const struct midge_config *config)
         return 1;
     }
     prepare_signals();
+    prepare_allocator();
     if (midge_log_create(config, &log) != MIDGE_OK)
         return 1;
     producer = midge_log_register(log);
