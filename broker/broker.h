@@ -71,6 +71,7 @@ struct midge_broker {
     _Atomic bool accept_waits;         /* a shard found no descriptor; cleared when one came free */
     _Atomic bool memory_picking;       /* a connection is being closed because of max_memory */
     _Atomic bool trim_wanted;          /* the signal is on its way; cleared before the trim */
+    _Atomic uint64_t trimmed_bytes;    /* freed_bytes of all shards when one wanted a trim last */
     _Atomic bool stopping;
     _Atomic uint32_t
         stopped_count; /* shards that have seen it: they send nothing to others any more */

@@ -18,11 +18,15 @@
 #define POOL_KEEP_BYTES     (8ull * 1024 * 1024)
 #define POOL_KEEP_BYTES_MIN (2ull * 1024 * 1024)
 
-/* After a burst that gave so much back to the allocator (all shards together), and then a second in
- * which no more came, the allocator gives it back to the system, in a turn that has nothing else to
+/* After a burst that gave so much back to the allocator (all shards together, whichever was last;
+ * what the index freed along is about as much again and not counted), and then a second in which
+ * hardly more came, the allocator gives it back to the system, in a turn that has nothing else to
  * do. */
-#define TRIM_BYTES_MIN (16ull * 1024 * 1024)
+#define TRIM_BYTES_MIN (8ull * 1024 * 1024)
 #define TRIM_QUIET_MS  1000u
+
+/* From so much on a shard says what it gave back, and the second begins anew. */
+#define TRIM_STEP_BYTES (64u * 1024)
 
 /* Bytes that a shard may come to hold before it looks at max_memory again, and into how many of
  * them a small max_memory is divided. */
@@ -615,24 +619,41 @@ static void give_pages_back(struct midge_broker *broker)
         (void)pthread_kill(broker->trimmer, midge_broker_trim_signal());
 }
 
-/* When a second has passed since the last of them was freed. Without a trimmer also in a turn
- * without events only. */
+/* What all shards gave back to the allocator, ever, as they have said. */
+static uint64_t freed_bytes(const struct midge_broker *broker)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < broker->shard_count; i++)
+        bytes += atomic_load_explicit(&broker->shards[i]->freed_bytes, memory_order_relaxed);
+    return bytes;
+}
+
+/* When a second has passed since this shard freed something. Each looks at what all have freed
+ * since the last time, so what one leaves because it is too little counts for the next one. Without
+ * a trimmer also in a turn without events only. */
 static void trim_when_quiet(struct midge_shard *shard, bool found)
 {
-    const uint64_t released = shard->pool.released_bytes + shard->uncharged_bytes;
+    struct midge_broker *broker = shard->broker;
+    const uint64_t freed = shard->pool.released_bytes + shard->uncharged_bytes;
+    uint64_t all;
 
-    if (MIDGE_LIKELY(released < TRIM_BYTES_MIN / shard->broker->shard_count))
-        return;
-    if (released != shard->trim_seen_bytes) {
-        shard->trim_seen_bytes = released;
+    if (MIDGE_UNLIKELY(freed - atomic_load_explicit(&shard->freed_bytes, memory_order_relaxed) >=
+                       TRIM_STEP_BYTES)) {
+        atomic_store_explicit(&shard->freed_bytes, freed, memory_order_relaxed);
         shard->trim_at_ns = shard->now_ns + TRIM_QUIET_MS * NS_PER_MS;
-    } else if (shard->trim_at_ns <= shard->now_ns && (!found || shard->broker->has_trimmer)) {
-        shard->trim_at_ns = UINT64_MAX;
-        shard->trim_seen_bytes = 0;
-        shard->pool.released_bytes = 0;
-        shard->uncharged_bytes = 0;
-        give_pages_back(shard->broker);
+        return;
     }
+    if (MIDGE_LIKELY(shard->trim_at_ns > shard->now_ns) || (found && !broker->has_trimmer))
+        return;
+    shard->trim_at_ns = UINT64_MAX;
+    all = freed_bytes(broker);
+    /* Signed: another shard, here at the same time, may have seen more. */
+    if ((int64_t)(all - atomic_load_explicit(&broker->trimmed_bytes, memory_order_relaxed)) <
+        (int64_t)TRIM_BYTES_MIN)
+        return;
+    atomic_store_explicit(&broker->trimmed_bytes, all, memory_order_relaxed);
+    give_pages_back(broker);
 }
 
 /* ---- the turn ---- */

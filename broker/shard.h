@@ -87,8 +87,7 @@ struct midge_shard {
     bool look_at_memory;      /* a connection closed for max_memory is gone: perhaps another must */
     bool memory_short;        /* max_memory was reached at the last look */
     int64_t held_bytes_seen;  /* of the pool and charged, at the last look or less since */
-    uint64_t uncharged_bytes; /* given back by midge_shard_charge() since the last trim */
-    uint64_t trim_seen_bytes; /* those and released_bytes of the pool when the time below was set */
+    uint64_t uncharged_bytes; /* given back by midge_shard_charge(), ever */
     uint64_t trim_at_ns;      /* free pages go back to the system then, if nothing happens before */
     uint64_t accept_at_ns;    /* accept is tried again then; UINT64_MAX = it runs */
     uint64_t spin_ns;         /* current budget, adapted */
@@ -113,6 +112,7 @@ struct midge_shard {
     alignas(MIDGE_CACHE_LINE_LEN) struct midge_stats stats;
     /* Of subscriptions, their tables, and what CONNECT said; those not yet freed included. */
     _Atomic int64_t charged_bytes;
+    _Atomic uint64_t freed_bytes; /* given back to the allocator, ever; said in steps */
 };
 
 /**

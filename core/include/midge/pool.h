@@ -25,7 +25,7 @@ struct midge_pool {
     void *free_lists[MIDGE_POOL_CLASS_COUNT];
     uint64_t kept_bytes;        /* bytes in the free lists */
     uint64_t keep_bytes;        /* ceiling of kept_bytes */
-    uint64_t released_bytes;    /* given back to the allocator; the owner may reset it */
+    uint64_t released_bytes;    /* given back to the allocator, ever */
     uint64_t malloc_count;      /* calls of the allocator, for the test that counts them */
     _Atomic int64_t held_bytes; /* bytes handed out minus bytes taken back */
 };

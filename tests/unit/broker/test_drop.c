@@ -20,6 +20,9 @@
 /* More than is worth giving back. */
 #define FREED_BYTES (64u * 1024 * 1024)
 
+/* What is worth it only from three shards. */
+#define FREED_BYTES_SMALL (3u * 1024 * 1024)
+
 /* What one turn takes out of the index at most: each costs its steps and a slot, and the last one
  * may begin with a single step left. */
 #define TURN_SUBS_MAX (MIDGE_PURGE_STEPS_MAX / (MIDGE_PURGE_SUB_STEPS + 1) + 1)
@@ -401,29 +404,51 @@ static bool trim_is_asked_for(void)
 static void rest(struct midge_rig *rig)
 {
     for (uint32_t i = 0; i < 30; i++) {
-        midge_shard_turn(rig->shard, false);
+        for (uint32_t shard = 0; shard < rig->shard_count; shard++)
+            midge_shard_turn(rig->shards[shard], false);
         midge_sim_advance(rig->sim, 100 * NS_PER_MS);
     }
 }
 
-Test(drop, another_thread_is_asked_to_give_free_pages_back_and_asked_once)
+/* With the test as the thread that gives pages back. */
+static void start_trimmed(struct midge_rig *rig, uint32_t shard_count)
 {
-    struct midge_rig rig;
     sigset_t set;
 
     (void)sigemptyset(&set);
     (void)sigaddset(&set, midge_broker_trim_signal());
     cr_assert_eq(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
-    start(&rig, 0);
-    rig.broker.trimmer = pthread_self();
-    rig.broker.has_trimmer = true;
-    rest(&rig);
+    midge_rig_prepare(rig);
+    rig->shard_count = shard_count;
+    midge_rig_start(rig);
+    rig->broker.trimmer = pthread_self();
+    rig->broker.has_trimmer = true;
+    rest(rig);
     cr_assert_not(trim_is_asked_for(), "nothing was freed");
+}
+
+static void take_trim(struct midge_rig *rig)
+{
+    sigset_t set;
+
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, midge_broker_trim_signal());
+    (void)sigwaitinfo(&set, NULL);
+    atomic_store(&rig->broker.trim_wanted, false);
+}
+
+Test(drop, another_thread_is_asked_to_give_free_pages_back_and_asked_once)
+{
+    struct midge_rig rig;
+
+    start_trimmed(&rig, 1);
     rig.shard->uncharged_bytes += FREED_BYTES;
     rest(&rig);
     cr_assert(trim_is_asked_for());
-    cr_assert_eq(rig.shard->uncharged_bytes, 0);
-    (void)sigwaitinfo(&set, NULL);
+    take_trim(&rig);
+    rest(&rig);
+    cr_assert_not(trim_is_asked_for(), "nothing was freed since");
+    atomic_store(&rig.broker.trim_wanted, true);
     rig.shard->uncharged_bytes += FREED_BYTES;
     rest(&rig);
     cr_assert_not(trim_is_asked_for(), "the first wish has not been taken yet");
@@ -431,6 +456,26 @@ Test(drop, another_thread_is_asked_to_give_free_pages_back_and_asked_once)
     rig.shard->uncharged_bytes += FREED_BYTES;
     rest(&rig);
     cr_assert(trim_is_asked_for());
-    (void)sigwaitinfo(&set, NULL);
+    take_trim(&rig);
+    midge_rig_stop(&rig);
+}
+
+Test(drop, what_shards_free_counts_together_in_whichever_order_they_end)
+{
+    struct midge_rig rig;
+
+    start_trimmed(&rig, 3);
+    rig.shards[0]->uncharged_bytes += FREED_BYTES;
+    rest(&rig);
+    cr_assert(trim_is_asked_for());
+    take_trim(&rig);
+    /* Each had lost its core, and the first of them the last of its share. */
+    for (uint32_t i = 0; i < 3; i++) {
+        cr_assert_not(trim_is_asked_for(), "for what %u shards had left", i);
+        rig.shards[(i + 1) % 3]->uncharged_bytes += FREED_BYTES_SMALL;
+        rest(&rig);
+    }
+    cr_assert(trim_is_asked_for());
+    take_trim(&rig);
     midge_rig_stop(&rig);
 }
