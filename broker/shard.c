@@ -615,8 +615,10 @@ static void give_pages_back(struct midge_broker *broker)
 {
     if (!broker->has_trimmer)
         (void)malloc_trim(0);
-    else if (!atomic_exchange_explicit(&broker->trim_wanted, true, memory_order_relaxed))
-        (void)pthread_kill(broker->trimmer, midge_broker_trim_signal());
+    else if (!atomic_exchange_explicit(&broker->trim_wanted, true, memory_order_relaxed) &&
+             pthread_kill(broker->trimmer, midge_broker_trim_signal()) != 0)
+        /* No room in the queue of signals (RLIMIT_SIGPENDING): after the next burst, then. */
+        atomic_store_explicit(&broker->trim_wanted, false, memory_order_relaxed);
 }
 
 /* What all shards gave back to the allocator, ever, as they have said. */

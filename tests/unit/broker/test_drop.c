@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "dispatch.h"
 #include "rig.h"
@@ -453,6 +454,28 @@ Test(drop, another_thread_is_asked_to_give_free_pages_back_and_asked_once)
     rest(&rig);
     cr_assert_not(trim_is_asked_for(), "the first wish has not been taken yet");
     atomic_store(&rig.broker.trim_wanted, false);
+    rig.shard->uncharged_bytes += FREED_BYTES;
+    rest(&rig);
+    cr_assert(trim_is_asked_for());
+    take_trim(&rig);
+    midge_rig_stop(&rig);
+}
+
+Test(drop, a_signal_that_finds_no_room_does_not_end_the_asking)
+{
+    struct rlimit before;
+    struct rlimit limit;
+    struct midge_rig rig;
+
+    start_trimmed(&rig, 1);
+    cr_assert_eq(getrlimit(RLIMIT_SIGPENDING, &before), 0);
+    limit = before;
+    limit.rlim_cur = 0;
+    cr_assert_eq(setrlimit(RLIMIT_SIGPENDING, &limit), 0);
+    rig.shard->uncharged_bytes += FREED_BYTES;
+    rest(&rig);
+    cr_assert_eq(setrlimit(RLIMIT_SIGPENDING, &before), 0);
+    cr_assert_not(trim_is_asked_for(), "there was room");
     rig.shard->uncharged_bytes += FREED_BYTES;
     rest(&rig);
     cr_assert(trim_is_asked_for());
