@@ -63,8 +63,6 @@ void midge_case_pressure(struct midge_rig *rig)
     struct midge_peer_frame frame;
 
     rig->config.pending_bytes_max = PRESSURE_MAX;
-    /* Beyond our patience: a publisher goes on because it is told, not because it is late. */
-    rig->config.write_deadline_ms = 10 * MIDGE_PATIENCE_S * 1000;
     midge_rig_start(rig);
     reader = midge_peer_connect(rig, 1, 1 << 16);
     midge_peer_text(reader, "CONNECT {\"verbose\":false}\r\nSUB flood 1\r\n");

@@ -156,6 +156,9 @@ static void stop_teller(struct midge_rig *rig, const struct midge_rig_sums *sums
 void midge_rig_start(struct midge_rig *rig)
 {
     rig->config.connections_max = 1024;
+    /* Beyond our patience: on a busy machine a reader may be late, and it is not closed for that;
+     * and a publisher goes on because it is told, not because it is late. */
+    rig->config.write_deadline_ms = 10 * MIDGE_PATIENCE_S * 1000;
     rig->config.log_file = strdup("/dev/null"); /* owned by the config */
     CHECK(&rig->scene, midge_log_create(&rig->config, &rig->log) == MIDGE_OK, "no log");
     CHECK(&rig->scene,
