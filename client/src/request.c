@@ -147,6 +147,7 @@ static void open_request(struct midge_request *request)
         request->generation = 1; /* so that no id is 0 */
     request->is_open = true;
     request->is_ending = false; /* not meant by an end of all that is under way */
+    request->is_many = false;   /* as the one before it may have been */
     request->replies = 0;
     request->client->open_requests++;
 }

@@ -353,6 +353,26 @@ static void many_replies_end_by_count(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
+static void one_reply_may_follow_many(struct midge_rig *rig)
+{
+    struct midge_client *client = midge_rig_connect(rig, NULL);
+    const struct midge_outgoing outgoing = {.subject = "many"};
+    const struct midge_request_options three = {.replies_max = 3, .timeout_ms = RIG_PATIENCE_MS};
+    struct answers answers = {.count = 3};
+    struct midge_rig_heard heard = {0};
+    const struct midge_msg *reply;
+
+    (void)midge_rig_listen(client, "many", &answers, answer_many);
+    MUST(midge_client_request_many(client, &outgoing, &three, &heard, midge_rig_hear));
+    CHECK_EQUAL(heard.count, 3);
+    /* In the same place, which has forgotten how many were wanted. */
+    MUST(midge_client_request(client, "many", "", 0, RIG_PATIENCE_MS, &reply));
+    CHECK_TEXT(reply->payload, "0");
+    midge_rig_done(rig, reply);
+    CHECK_EQUAL(heard.count, 3);
+    midge_client_destroy(client);
+}
+
 static void many_replies_end_by_silence(struct midge_rig *rig)
 {
     struct midge_client *client = midge_rig_connect(rig, NULL);
@@ -528,6 +548,7 @@ int main(int argc, char **argv)
         RIG_CASE(cancelled_request_is_silent),
         RIG_CASE(open_requests_are_bounded),
         RIG_CASE(many_replies_end_by_count),
+        RIG_CASE(one_reply_may_follow_many),
         RIG_CASE(many_replies_end_by_silence),
         RIG_CASE(many_replies_end_by_an_empty_one),
         RIG_CASE(many_replies_end_by_time),
