@@ -330,8 +330,6 @@ static enum midge_status subscribe(struct midge_client *client, struct midge_sub
         if (status != MIDGE_OK)
             return status;
         midge_output_queued(client);
-        if (client->loop->is_thread_safe)
-            midge_output_flush(client, true);
     }
     client->next_sid++;
     insert_sub(client, sub);
@@ -369,6 +367,9 @@ enum midge_status midge_client_subscribe(struct midge_client *client, const char
         client->owned_subs->previous_owned = sub;
     client->owned_subs = sub;
     *sub_out = sub;
+    /* Last, since it gives up the lock: others may subscribe meanwhile, or get its messages. */
+    if (client->loop->is_thread_safe)
+        midge_output_flush(client, true);
 leave:
     midge_loop_leave(client->loop);
     return status;
@@ -582,11 +583,8 @@ void midge_sub_destroy(struct midge_sub *sub)
     if (sub == NULL || midge_loop_enter(client->loop, false) != MIDGE_OK)
         return;
     if (sub->state == MIDGE_SUB_OPEN && is_ready(client) &&
-        put_unsub(&client->pending, sub, 0) == MIDGE_OK) {
+        put_unsub(&client->pending, sub, 0) == MIDGE_OK)
         midge_output_queued(client);
-        if (client->loop->is_thread_safe)
-            midge_output_flush(client, true);
-    }
     if (sub->is_in_table)
         end_sub(client, sub);
     disown(client, sub);
@@ -594,6 +592,8 @@ void midge_sub_destroy(struct midge_sub *sub)
         sub->is_destroyed = true;
     else
         free_sub(sub);
+    if (client->loop->is_thread_safe)
+        midge_output_flush(client, true);
     midge_loop_leave(client->loop);
 }
 
