@@ -395,7 +395,8 @@ struct midge_loop {
     pthread_mutex_t lock;
     bool has_reader;
     pthread_t reader;
-    struct midge_waiter *waiters;
+    struct midge_waiter *reading; /* the reader's own; NULL = none reads */
+    struct midge_waiter *waiters; /* of the others, the one that has waited longest first */
 };
 
 /* --- loop.c --- */
@@ -427,7 +428,7 @@ bool midge_loop_has_links(const struct midge_loop *loop, const struct midge_clie
 void midge_loop_forget(struct midge_loop *loop, const struct midge_client *client);
 /* Thread-safe: wake the waiter, if it sleeps. */
 void midge_loop_wake(struct midge_waiter *waiter);
-/* Thread-safe: wake all that sleep and are done. */
+/* Thread-safe: wake all that wait and are done, the reader included. */
 void midge_loop_wake_done(struct midge_loop *loop);
 /* Around every call-back. */
 void midge_loop_begin_callback(struct midge_loop *loop);

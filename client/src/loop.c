@@ -525,6 +525,10 @@ void midge_loop_wake_done(struct midge_loop *loop)
         if (each->is_done(each->context))
             pthread_cond_signal(&each->cond);
     }
+    /* The reader sleeps in the ring, and would learn of it with the next bytes only. */
+    if (loop->reading != NULL && !pthread_equal(loop->reader, pthread_self()) &&
+        loop->reading->is_done(loop->reading->context))
+        midge_ring_doorbell(loop->ring);
 }
 
 static void sleep_beside_reader(struct midge_loop *loop, struct midge_waiter *waiter,
@@ -551,15 +555,18 @@ static void sleep_beside_reader(struct midge_loop *loop, struct midge_waiter *wa
     waiter->is_asleep = false;
 }
 
-static void read_one_turn(struct midge_loop *loop, uint64_t deadline_ns)
+static void read_one_turn(struct midge_loop *loop, struct midge_waiter *waiter,
+                          uint64_t deadline_ns)
 {
     const uint64_t before = loop->progress;
 
     loop->has_reader = true;
     loop->reader = pthread_self();
+    loop->reading = waiter;
     midge_ring_take(loop->ring);
     begin_turn(loop, deadline_ns);
     run_turn(loop);
+    loop->reading = NULL;
     loop->has_reader = false;
     if (loop->progress_waiters > 0 && loop->progress != before)
         midge_loop_wake_done(loop);
@@ -588,7 +595,7 @@ static enum midge_status drive_among(struct midge_loop *loop, struct midge_waite
         if (loop->has_reader)
             sleep_beside_reader(loop, waiter, deadline_ns);
         else
-            read_one_turn(loop, deadline_ns);
+            read_one_turn(loop, waiter, deadline_ns);
     }
     /* The reader's place may be free now; the one that has waited longest looks. */
     if (!loop->has_reader && loop->waiters != NULL)

@@ -9,6 +9,7 @@
  * Thread: each function that a thread begins with says so by its context.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -30,6 +31,7 @@ struct worker {
     uint32_t count; /* how much to do, or what was done */
     enum midge_status status;
     _Atomic bool *is_over; /* NULL = it ends by itself */
+    _Atomic bool has_ended;
     _Atomic uint32_t *left;
     pthread_t thread;
 };
@@ -367,6 +369,51 @@ static void deadline_is_kept_while_another_thread_reads(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
+static void *take_one_at_last(void *context)
+{
+    struct worker *worker = context;
+    const struct midge_msg *msg;
+
+    worker->status = midge_sub_next(worker->sub, MIDGE_FOREVER, &msg);
+    atomic_store_explicit(&worker->has_ended, true, memory_order_relaxed);
+    return NULL;
+}
+
+/* Without driving the client, which would do the other thread's work. */
+static void await_end(struct worker *worker)
+{
+    const uint64_t begun_ns = midge_rig_now_ns();
+
+    while (!atomic_load_explicit(&worker->has_ended, memory_order_relaxed)) {
+        CHECK(midge_rig_now_ns() - begun_ns < RIG_PATIENCE_MS * 1000000ull);
+        midge_rig_sleep_ms(1);
+    }
+    join(worker);
+}
+
+static void reader_hears_that_its_subscription_has_ended(struct midge_rig *rig)
+{
+    struct midge_options options = midge_rig_options(rig);
+    struct worker reader = {0};
+    struct midge_rig_server server;
+    struct midge_client *client;
+
+    midge_rig_server_start(rig, &server, NULL);
+    options.url = server.url;
+    client = midge_rig_connect(rig, &options);
+    reader.sub = midge_rig_subscribe(client, "ended");
+    start(&reader, take_one_at_last);
+    midge_rig_sleep_ms(SETTLE_MS);
+    /* Nothing comes from the server that could end its sleep. */
+    midge_rig_server_signal(&server, SIGSTOP);
+    MUST(midge_sub_unsubscribe(reader.sub, 0));
+    await_end(&reader);
+    CHECK_STATUS(reader.status, MIDGE_E_SUB_ENDED);
+    midge_rig_server_signal(&server, SIGCONT);
+    midge_client_destroy(client);
+    midge_rig_server_end(&server);
+}
+
 static void interrupt_ends_one_wait(struct midge_rig *rig)
 {
     struct midge_client *client = midge_rig_connect(rig, NULL);
@@ -549,6 +596,7 @@ int main(int argc, char **argv)
         RIG_CASE(messages_of_one_subscription_are_taken_once_each),
         RIG_CASE(reader_that_leaves_hands_its_place_on),
         RIG_CASE(deadline_is_kept_while_another_thread_reads),
+        RIG_CASE(reader_hears_that_its_subscription_has_ended),
         RIG_CASE(interrupt_ends_one_wait),
         RIG_CASE(subscriptions_come_and_go_beside_requests),
         RIG_CASE(drain_ends_what_other_threads_wait_for),
