@@ -522,7 +522,7 @@ void midge_sub_pong(struct midge_client *client);
 void midge_sub_disconnected(struct midge_client *client);
 void midge_sub_end_all(struct midge_client *client);
 void midge_sub_drain_all(struct midge_client *client);
-/* True if subscriptions wait for their PONG or for somebody to take their messages. */
+/* True if subscriptions wait for their PONG. */
 bool midge_sub_is_draining(const struct midge_client *client);
 /* Free what users have not destroyed. */
 void midge_sub_free_all(struct midge_client *client);

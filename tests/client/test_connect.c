@@ -500,6 +500,30 @@ static void ignore_reply(void *context, enum midge_status status, const struct m
     (void)msg;
 }
 
+static void talk_back(struct midge_rig_fake_conn *conn)
+{
+    if (!midge_rig_fake_accept(conn, ""))
+        return;
+    while (midge_rig_fake_await(conn, "PING\r\n"))
+        midge_rig_fake_send(conn, "PONG\r\nPING\r\n");
+}
+
+static void drain_is_not_held_up_by_a_ping_behind_the_last_pong(struct midge_rig *rig)
+{
+    struct midge_options options = midge_rig_options(rig);
+    struct midge_rig_fake *fake = midge_rig_fake_start(NULL, talk_back);
+    struct midge_client *client;
+    struct midge_sub *sub;
+
+    options.url = midge_rig_fake_url(fake);
+    client = midge_rig_connect(rig, &options);
+    MUST(midge_client_subscribe(client, "a", NULL, &sub, NULL, NULL));
+    MUST(midge_client_drain(client, RIG_PATIENCE_MS));
+    CHECK(midge_sub_has_ended(sub));
+    midge_client_destroy(client);
+    midge_rig_fake_end(fake);
+}
+
 static void drain_has_a_time_limit(struct midge_rig *rig)
 {
     struct midge_options options = midge_rig_options(rig);
@@ -542,6 +566,7 @@ int main(int argc, char **argv)
         RIG_CASE(destroy_sends_what_is_queued),
         RIG_CASE(drain_finishes_all_work),
         RIG_CASE(drain_waits_for_pulled_messages),
+        RIG_CASE(drain_is_not_held_up_by_a_ping_behind_the_last_pong),
         RIG_CASE(drain_has_a_time_limit),
     };
 
