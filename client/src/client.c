@@ -548,11 +548,7 @@ void midge_client_read_stats(const struct midge_client *client,
 
 enum midge_status midge_client_wait(struct midge_client *client, uint32_t timeout_ms)
 {
-    const enum midge_status status = midge_loop_wait(client->loop, timeout_ms);
-
-    if (status == MIDGE_AGAIN && midge_client_state(client) == MIDGE_CLIENT_CLOSED)
-        return MIDGE_E_CLOSED;
-    return status;
+    return midge_loop_wait_for(client->loop, client, timeout_ms);
 }
 
 enum midge_status midge_client_poll(struct midge_client *client)

@@ -417,6 +417,10 @@ uint64_t midge_loop_deadline(const struct midge_loop *loop, uint32_t timeout_ms)
  * midge_loop_may_wait(). @return MIDGE_OK when done, MIDGE_AGAIN, E_TIMEOUT */
 MIDGE_MUST_CHECK enum midge_status
 midge_loop_drive(struct midge_loop *loop, struct midge_waiter *waiter, uint64_t deadline_ns);
+/* midge_loop_wait(), and midge_client_wait() for a client. */
+MIDGE_MUST_CHECK enum midge_status midge_loop_wait_for(struct midge_loop *loop,
+                                                       const struct midge_client *client,
+                                                       uint32_t timeout_ms);
 /* One turn without waiting. */
 void midge_loop_turn(struct midge_loop *loop);
 /* To the end of the open turn, or one whole turn, with a wait even where no call waits; at the end

@@ -722,7 +722,8 @@ static bool has_progress(void *context)
     return progress->loop->progress != progress->before;
 }
 
-enum midge_status midge_loop_wait(struct midge_loop *loop, uint32_t timeout_ms)
+enum midge_status midge_loop_wait_for(struct midge_loop *loop, const struct midge_client *client,
+                                      uint32_t timeout_ms)
 {
     struct progress progress = {.loop = loop};
     struct midge_waiter waiter = {.is_done = has_progress, .context = &progress};
@@ -730,6 +731,9 @@ enum midge_status midge_loop_wait(struct midge_loop *loop, uint32_t timeout_ms)
 
     if (status != MIDGE_OK)
         return status;
+    /* It will have no news any more; its neighbours get their turn. */
+    if (client != NULL && client->state == MIDGE_CLIENT_CLOSED)
+        timeout_ms = 0;
     progress.before = loop->progress;
     status = MIDGE_AGAIN;
     if (midge_loop_may_wait(loop)) {
@@ -737,8 +741,16 @@ enum midge_status midge_loop_wait(struct midge_loop *loop, uint32_t timeout_ms)
         status = midge_loop_drive(loop, &waiter, midge_loop_deadline(loop, timeout_ms));
         loop->progress_waiters--;
     }
+    if (status != MIDGE_OK)
+        status =
+            client != NULL && client->state == MIDGE_CLIENT_CLOSED ? MIDGE_E_CLOSED : MIDGE_AGAIN;
     midge_loop_leave(loop);
-    return status == MIDGE_E_TIMEOUT ? MIDGE_AGAIN : status;
+    return status;
+}
+
+enum midge_status midge_loop_wait(struct midge_loop *loop, uint32_t timeout_ms)
+{
+    return midge_loop_wait_for(loop, NULL, timeout_ms);
 }
 
 enum midge_status midge_loop_poll(struct midge_loop *loop)

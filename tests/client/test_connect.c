@@ -476,6 +476,17 @@ static void drain_finishes_all_work(struct midge_rig *rig)
     midge_client_destroy(other);
 }
 
+static void wait_on_a_closed_client_does_not_wait(struct midge_rig *rig)
+{
+    struct midge_client *client = midge_rig_connect(rig, NULL);
+
+    MUST(midge_client_drain(client, RIG_PATIENCE_MS));
+    CHECK_STATUS(midge_client_wait(client, MIDGE_FOREVER), MIDGE_E_CLOSED);
+    CHECK_STATUS(midge_client_poll(client), MIDGE_E_CLOSED);
+    MUST(midge_client_run(client));
+    midge_client_destroy(client);
+}
+
 static void drain_waits_for_pulled_messages(struct midge_rig *rig)
 {
     struct midge_client *client = midge_rig_connect(rig, NULL);
@@ -565,6 +576,7 @@ int main(int argc, char **argv)
         RIG_CASE(client_may_end_before_it_began),
         RIG_CASE(destroy_sends_what_is_queued),
         RIG_CASE(drain_finishes_all_work),
+        RIG_CASE(wait_on_a_closed_client_does_not_wait),
         RIG_CASE(drain_waits_for_pulled_messages),
         RIG_CASE(drain_is_not_held_up_by_a_ping_behind_the_last_pong),
         RIG_CASE(drain_has_a_time_limit),
