@@ -290,6 +290,9 @@ void midge_output_flush(struct midge_client *client, bool is_now)
 
     if (link == NULL || link->state == MIDGE_LINK_CONNECTING || link->is_sending)
         return;
+    /* Where nobody drives, nobody hears that there is room again: then the socket is asked. */
+    if (is_now && loop->is_thread_safe && !loop->has_reader)
+        link->is_blocked = false;
     if (link->is_blocked) {
         /* Only the thread that drives may ask the ring; at once, it is the one that queues. */
         if (!is_now)

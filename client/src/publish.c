@@ -195,6 +195,8 @@ enum midge_status midge_client_submit(struct midge_client *client)
     } else if (!is_connected(client)) {
         status = MIDGE_E_DISCONNECTED;
     } else {
+        /* A socket that was full may have room by now, and this call is not one that drives. */
+        client->link->is_blocked = false;
         midge_output_flush(client, true);
         status = midge_output_left(client) == 0 ? MIDGE_OK : MIDGE_AGAIN;
     }

@@ -235,6 +235,33 @@ static void publishers_wait_for_room_beside_each_other(struct midge_rig *rig)
     check_published(rig, &options, 150, publish_long);
 }
 
+static void publishing_goes_on_when_there_is_room_again(struct midge_rig *rig)
+{
+    static const uint8_t payload[65536];
+    struct midge_options options = midge_rig_options(rig);
+    struct midge_rig_server server;
+    struct midge_client *client;
+    uint64_t begun_ns;
+
+    midge_rig_server_start(rig, &server, NULL);
+    options.url = server.url;
+    client = midge_rig_connect(rig, &options);
+    midge_rig_server_signal(&server, SIGSTOP);
+    do {
+        MUST(midge_client_publish(client, "room", payload, sizeof(payload)));
+    } while (midge_rig_stats(client).queued_bytes == 0);
+    midge_rig_server_signal(&server, SIGCONT);
+    /* No thread drives. */
+    begun_ns = midge_rig_now_ns();
+    while (midge_rig_stats(client).queued_bytes > 0) {
+        CHECK(midge_rig_now_ns() - begun_ns < RIG_PATIENCE_MS * 1000000ull);
+        midge_rig_sleep_ms(1);
+        midge_rig_publish(client, "room", "x");
+    }
+    midge_client_destroy(client);
+    midge_rig_server_end(&server);
+}
+
 static void *flush_often(void *context)
 {
     const struct worker *worker = context;
@@ -592,6 +619,7 @@ int main(int argc, char **argv)
         RIG_CASE(replies_may_come_from_the_same_client),
         RIG_CASE(published_messages_arrive_once_and_in_order),
         RIG_CASE(publishers_wait_for_room_beside_each_other),
+        RIG_CASE(publishing_goes_on_when_there_is_room_again),
         RIG_CASE(flushes_of_many_threads_return),
         RIG_CASE(messages_of_one_subscription_are_taken_once_each),
         RIG_CASE(reader_that_leaves_hands_its_place_on),
