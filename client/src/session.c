@@ -548,6 +548,11 @@ static void ready(struct midge_link *link)
     struct midge_client *client = link->client;
     const bool is_first = !client->was_connected;
 
+    /* A drain began before there was a connection: then it ends, and needs none. */
+    if (client->state == MIDGE_CLIENT_DRAINING) {
+        midge_client_close(client, MIDGE_E_DISCONNECTED);
+        return;
+    }
     if (midge_sub_restore(client, &client->sending) != MIDGE_OK) {
         midge_session_lost(link, MIDGE_E_MEMORY, "no memory to restore subscriptions");
         return;

@@ -565,6 +565,56 @@ static void a_connection_may_be_ended_in_the_turn_that_made_it(struct midge_rig 
     }
 }
 
+/* A server that accepts its client when it is told to. */
+struct acceptor {
+    _Atomic bool has_ping;
+    _Atomic bool may_accept;
+};
+
+static void talk_when_told(struct midge_rig_fake_conn *conn)
+{
+    struct acceptor *acceptor = conn->context;
+
+    midge_rig_fake_info(conn, "");
+    if (!midge_rig_fake_await(conn, "PING\r\n"))
+        return;
+    atomic_store_explicit(&acceptor->has_ping, true, memory_order_relaxed);
+    while (!atomic_load_explicit(&acceptor->may_accept, memory_order_relaxed))
+        midge_rig_sleep_ms(1);
+    midge_rig_fake_send(conn, pong);
+    midge_hostile_behave(conn);
+}
+
+static void a_client_may_be_ended_in_the_turn_that_connects_it(struct midge_rig *rig)
+{
+    struct acceptor acceptor = {.has_ping = false};
+    struct midge_hostile hostile;
+    struct ender ender = {.count = 0};
+    struct midge_sub *sub;
+
+    if (rig->is_thread_safe)
+        return; /* has a loop of its own */
+    midge_hostile_open(&hostile, rig, &acceptor, talk_when_told, NULL);
+    ender.other = hostile.victim;
+    MUST(midge_client_subscribe(hostile.neighbour, "end", NULL, &sub, &ender, end_other));
+    midge_rig_flush(hostile.neighbour);
+    CHECK_STATUS(midge_client_connect(hostile.victim, 0), MIDGE_AGAIN);
+    WAIT_UNTIL(hostile.neighbour, atomic_load_explicit(&acceptor.has_ping, memory_order_relaxed));
+    /* Both have news at once: first the one who ends the other, then the other's connection. On a
+     * busy machine it may be the other way round, which is an ordinary drain. */
+    midge_rig_publish(hostile.neighbour, "end", "x");
+    MUST(midge_client_submit(hostile.neighbour));
+    midge_rig_sleep_ms(20);
+    atomic_store_explicit(&acceptor.may_accept, true, memory_order_relaxed);
+    midge_rig_sleep_ms(20);
+    WAIT_UNTIL(hostile.neighbour, hostile.events.counts[MIDGE_EVENT_CLOSED] == 1);
+    CHECK_STATUS(hostile.events.statuses[MIDGE_EVENT_CLOSED],
+                 hostile.events.counts[MIDGE_EVENT_CONNECTED] == 0 ? MIDGE_E_DISCONNECTED
+                                                                   : MIDGE_OK);
+    midge_hostile_check_neighbour(&hostile);
+    midge_hostile_close(&hostile);
+}
+
 /* --- what a client says of itself --------------------------------------------------------------
  */
 
@@ -642,6 +692,7 @@ int main(int argc, char **argv)
         RIG_CASE(what_is_queued_at_the_end_counts_as_lost),
         RIG_CASE(a_request_made_while_others_end_lives),
         RIG_CASE(a_connection_may_be_ended_in_the_turn_that_made_it),
+        RIG_CASE(a_client_may_be_ended_in_the_turn_that_connects_it),
         RIG_CASE(a_seed_alone_says_whose_it_is),
     };
 
