@@ -71,6 +71,15 @@ enum midge_status midge_loop_create(enum midge_io io, uint32_t spin_us,
     return MIDGE_OK;
 }
 
+/* What the call before gave out is not valid any more. */
+static void take_back(struct midge_loop *loop)
+{
+    if (loop->lent != NULL) {
+        midge_kept_release(loop->lent);
+        loop->lent = NULL;
+    }
+}
+
 static bool is_forked(const struct midge_loop *loop)
 {
     return MIDGE_UNLIKELY(*loop->fork_guard == 0);
@@ -81,6 +90,7 @@ void midge_loop_destroy(struct midge_loop *loop)
     if (loop == NULL)
         return;
     MIDGE_ASSERT(loop->clients == NULL);
+    take_back(loop);
     if (loop->outer_fd >= 0)
         (void)close(loop->outer_fd);
     if (loop->timer_fd >= 0)
@@ -446,15 +456,6 @@ static void run_turn(struct midge_loop *loop)
         midge_link_event(loop, &event);
     }
     end_turn(loop);
-}
-
-/* What the call before gave out is not valid any more. */
-static void take_back(struct midge_loop *loop)
-{
-    if (loop->lent != NULL) {
-        midge_kept_release(loop->lent);
-        loop->lent = NULL;
-    }
 }
 
 static bool take_interrupt(struct midge_loop *loop)

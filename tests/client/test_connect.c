@@ -519,6 +519,25 @@ static void talk_back(struct midge_rig_fake_conn *conn)
         midge_rig_fake_send(conn, "PONG\r\nPING\r\n");
 }
 
+static void what_waits_can_be_taken_after_the_end(struct midge_rig *rig)
+{
+    struct midge_client *client = midge_rig_connect(rig, NULL);
+    struct midge_sub *sub = midge_rig_subscribe(client, "left");
+    const struct midge_msg *msg;
+
+    midge_rig_publish(client, "left", "1");
+    midge_rig_publish(client, "left", "2");
+    MUST(midge_client_drain(client, RIG_PATIENCE_MS));
+    /* Until nothing of the connection is left, so that destroying the client drives nothing. */
+    for (uint32_t i = 0; i < 10; i++)
+        CHECK_STATUS(midge_client_wait(client, 0), MIDGE_E_CLOSED);
+    midge_rig_expect(rig, sub, "1");
+    midge_rig_expect(rig, sub, "2");
+    /* The last one is the client's to end, unless the caller owns it. */
+    CHECK_STATUS(midge_sub_next(sub, 0, &msg), MIDGE_E_SUB_ENDED);
+    midge_client_destroy(client);
+}
+
 static void drain_is_not_held_up_by_a_ping_behind_the_last_pong(struct midge_rig *rig)
 {
     struct midge_options options = midge_rig_options(rig);
@@ -578,6 +597,7 @@ int main(int argc, char **argv)
         RIG_CASE(drain_finishes_all_work),
         RIG_CASE(wait_on_a_closed_client_does_not_wait),
         RIG_CASE(drain_waits_for_pulled_messages),
+        RIG_CASE(what_waits_can_be_taken_after_the_end),
         RIG_CASE(drain_is_not_held_up_by_a_ping_behind_the_last_pong),
         RIG_CASE(drain_has_a_time_limit),
     };
