@@ -402,7 +402,7 @@ static void messages_without_end_leave_room_for_others(struct midge_rig *rig)
     answers.client = world.client;
     MUST(midge_client_subscribe(world.client, "flood", NULL, &sub, &answers, answer));
     RUN_UNTIL(&world, answers.count > 1000);
-    RUN_UNTIL(&world, midge_outer_ticks(world.outer) > 5);
+    RUN_UNTIL(&world, midge_outer_ticks(world.outer) > 2);
     end(&world);
     midge_rig_fake_end(fake);
 }
