@@ -332,7 +332,7 @@ struct midge_sub {
     uint64_t received_before;        /* of those, on earlier connections */
     uint64_t max;                    /* 0 = none */
     uint64_t drain_ping;             /* number of the PING that ends the drain */
-    uint32_t callback_depth;         /* call-backs under way; it is freed by the last one */
+    uint32_t users; /* call-backs, and calls that wait, under way; it is freed by the last one */
     bool is_destroyed;
     bool is_slow; /* dropped since it was last empty */
     bool is_in_table;

@@ -5,7 +5,8 @@
  * its bounds, unless midge_sub_next() waits for it: that takes the message where it lies, and stops
  * the turn.
  *
- * Whoever destroys a subscription in its own call-back frees it when that has returned.
+ * Whoever destroys a subscription in its own call-back, or while midge_sub_next() waits for it,
+ * frees it when these have returned.
  */
 #include <stdlib.h>
 
@@ -173,11 +174,11 @@ enum midge_status midge_sub_restore(struct midge_client *client, struct midge_ou
 
 /* --- delivery --- */
 
-/* A call-back that was told of it has returned. */
+/* A call-back that was told of it, or a call that waited for it, has returned. */
 static void release_sub(struct midge_sub *sub)
 {
-    sub->callback_depth--;
-    if (MIDGE_UNLIKELY(sub->is_destroyed) && sub->callback_depth == 0)
+    sub->users--;
+    if (MIDGE_UNLIKELY(sub->is_destroyed) && sub->users == 0)
         free_sub(sub);
 }
 
@@ -186,7 +187,7 @@ static void call_back(struct midge_sub *sub, const struct midge_msg *msg)
     struct midge_loop *loop = sub->client->loop;
 
     sub->stats.delivered_msgs++;
-    sub->callback_depth++;
+    sub->users++;
     midge_loop_begin_callback(loop);
     sub->message_cb(sub->context, msg);
     midge_loop_end_callback(loop);
@@ -203,7 +204,7 @@ static void drop(struct midge_sub *sub)
         return;
     sub->is_slow = true;
     /* It may be destroyed meanwhile, in the call-back or by another thread. */
-    sub->callback_depth++;
+    sub->users++;
     midge_client_tell(client, MIDGE_EVENT_SLOW, MIDGE_FULL, sub->subject, sub);
     release_sub(sub);
 }
@@ -435,15 +436,17 @@ enum midge_status midge_sub_next(struct midge_sub *sub, uint32_t timeout_ms,
         goto leave;
     deadline_ns = midge_loop_deadline(loop, timeout_ms);
     sub->is_awaited = !loop->is_thread_safe;
+    sub->users++; /* a call-back, or another thread, may destroy it meanwhile */
     for (;;) {
         status = midge_loop_drive(loop, &waiter, deadline_ns);
         if (status != MIDGE_OK)
             break;
-        status = take(sub, msg_out);
+        status = sub->is_destroyed ? MIDGE_E_SUB_ENDED : take(sub, msg_out);
         if (status != MIDGE_AGAIN)
             break; /* else another thread was faster */
     }
     sub->is_awaited = false;
+    release_sub(sub);
 leave:
     midge_loop_leave(loop);
     return status;
@@ -588,7 +591,7 @@ void midge_sub_destroy(struct midge_sub *sub)
     if (sub->is_in_table)
         end_sub(client, sub);
     disown(client, sub);
-    if (sub->callback_depth > 0)
+    if (sub->users > 0)
         sub->is_destroyed = true;
     else
         free_sub(sub);

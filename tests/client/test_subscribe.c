@@ -268,6 +268,24 @@ static void act_inside(void *context, const struct midge_msg *msg)
     midge_rig_publish(msg->client, "busy", "again");
 }
 
+static void destroy_other(void *context, const struct midge_msg *msg)
+{
+    (void)msg;
+    midge_sub_destroy(context);
+}
+
+static void subscription_may_be_destroyed_while_next_waits_for_it(struct midge_rig *rig)
+{
+    struct midge_client *client = midge_rig_connect(rig, NULL);
+    struct midge_sub *sub = midge_rig_subscribe(client, "never");
+    const struct midge_msg *msg;
+
+    (void)midge_rig_listen(client, "end", sub, destroy_other);
+    midge_rig_publish(client, "end", "x");
+    CHECK_STATUS(midge_sub_next(sub, RIG_PATIENCE_MS, &msg), MIDGE_E_SUB_ENDED);
+    midge_client_destroy(client);
+}
+
 static void callbacks_may_publish_and_subscribe(struct midge_rig *rig)
 {
     struct midge_client *client = midge_rig_connect(rig, NULL);
@@ -443,6 +461,7 @@ int main(int argc, char **argv)
         RIG_CASE(unsubscribing_keeps_what_waits),
         RIG_CASE(drained_subscription_gets_what_was_sent),
         RIG_CASE(subscription_may_be_destroyed_in_its_callback),
+        RIG_CASE(subscription_may_be_destroyed_while_next_waits_for_it),
         RIG_CASE(callbacks_may_publish_and_subscribe),
         RIG_CASE(retained_messages_outlive_their_client),
         RIG_CASE(callback_may_retain),

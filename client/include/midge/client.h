@@ -12,8 +12,9 @@
  * Threads
  *   A loop, with all its clients, belongs to the first thread that drives it. Another thread gets
  *   MIDGE_E_THREAD from every call on it; so does the child after fork(), where the only thing to
- * do with a client is midge_client_destroy(), which closes the child's copies without a word to the
- *   server. A client made with `thread_safe` may be used by any number of threads.
+ *   do with a client is midge_client_destroy(), which closes the child's copies without a word to
+ * the server. A client made with `thread_safe` may be used by any number of threads; its call-backs
+ * run in whichever of them waits.
  *
  * Bytes
  *   `struct midge_slice` is a borrowed view: bytes and their number, no NUL behind them. What a
@@ -473,9 +474,10 @@ MIDGE_API void midge_sub_read_stats(const struct midge_sub *sub, struct midge_su
 /** Borrowed while the subscription lives. */
 MIDGE_API const char *midge_sub_subject(const struct midge_sub *sub);
 
-/** Unsubscribe, and forget what waits. Allowed inside its own call-back; the message there stays
- * valid until that returns. NULL does nothing. Thread: the loop's, with no other thread inside
- * midge_sub_next() for it. */
+/** Unsubscribe, and forget what waits. Allowed inside call-backs: in its own the message stays
+ * valid until that returns, and a midge_sub_next() that waits for it returns E_SUB_ENDED. In a
+ * thread-safe client its call-back may be under way in another thread when this returns. NULL does
+ * nothing. */
 MIDGE_API void midge_sub_destroy(struct midge_sub *sub);
 
 /** Unsubscribe everything, deliver what is on its way, send what is queued, then close. Until all
@@ -530,14 +532,16 @@ typedef uint64_t midge_request_id;
  *
  * @param options  borrowed; NULL = one reply within 5 s
  * @param id_out   or NULL
- * @return as publish; the call-back is called only after MIDGE_OK, and not before this returns
+ * @return as publish; the call-back is called only after MIDGE_OK, and not before this returns; in
+ * a thread-safe client another thread may be in it by then
  */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status
 midge_client_request_async(struct midge_client *client, const struct midge_outgoing *outgoing,
                            const struct midge_request_options *options, midge_request_id *id_out,
                            void *context, midge_reply_cb reply_cb);
 
-/** Forget a request; its call-back is not called any more. One that is over already is no error. */
+/** Forget a request; its call-back is not called any more, though in a thread-safe client it may be
+ * under way in another thread. One that is over already is no error. */
 MIDGE_API void midge_client_request_cancel(struct midge_client *client, midge_request_id id);
 
 /**
