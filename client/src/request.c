@@ -33,7 +33,7 @@ struct blocking {
     const struct midge_msg *msg;
     midge_msg_cb each_cb; /* of many */
     void *context;
-    uint32_t replies;
+    bool is_called; /* each_cb is under way, perhaps in another thread */
 };
 
 struct midge_request {
@@ -268,10 +268,12 @@ static void give_one_of_many(struct midge_request *request, const struct midge_m
     request->replies++;
     if (request->blocking != NULL) {
         struct blocking *blocking = request->blocking;
-        blocking->replies++;
+        blocking->is_called = true;
         midge_loop_begin_callback(client->loop);
         blocking->each_cb(blocking->context, msg);
         midge_loop_end_callback(client->loop);
+        blocking->is_called = false;
+        midge_loop_wake_done(client->loop);
     } else {
         call_back(client, request->reply_cb, request->context, MIDGE_OK, msg);
     }
@@ -533,11 +535,19 @@ void midge_client_request_cancel(struct midge_client *client, midge_request_id i
 
 /* --- many, blocking --- */
 
+static bool is_left_alone(void *context)
+{
+    const struct blocking *blocking = context;
+
+    return !blocking->is_called;
+}
+
 static enum midge_status request_many(struct midge_client *client, struct midge_frame_out *frame,
                                       const struct midge_request_options *options,
                                       struct blocking *blocking)
 {
     const struct midge_request like = {.blocking = blocking, .is_many = true};
+    struct midge_waiter left_alone = {.is_done = is_left_alone, .context = blocking};
     struct midge_request *request;
     midge_request_id id;
     enum midge_status status;
@@ -550,6 +560,10 @@ static enum midge_status request_many(struct midge_client *client, struct midge_
     status = midge_loop_drive(client->loop, &blocking->waiter, UINT64_MAX);
     if (status == MIDGE_OK)
         return blocking->status;
+    /* Interrupted. What the call-back works with is the caller's, who must not have it back while
+     * another thread is in there. */
+    while (blocking->is_called)
+        (void)!midge_loop_drive(client->loop, &left_alone, UINT64_MAX);
     request = find_request(client, id);
     if (request != NULL)
         close_request(request);
