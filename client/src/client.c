@@ -446,6 +446,8 @@ void midge_client_destroy(struct midge_client *client)
     free_client(client);
     if (owns_loop)
         midge_loop_destroy(loop);
+    else if (loop->is_foreign && !is_child)
+        midge_loop_turn(loop); /* the descriptor speaks for the others only behind one */
 }
 
 /* --- state --- */

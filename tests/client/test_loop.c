@@ -472,6 +472,49 @@ static void publish_again(void *context, const struct midge_msg *msg)
     midge_rig_publish(msg->client, "busy", "");
 }
 
+static bool is_readable(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+
+    return poll(&poll_fd, 1, 0) == 1;
+}
+
+static void descriptor_tells_what_is_queued_after_a_client_has_gone(struct midge_rig *rig)
+{
+    struct midge_options options = midge_rig_options(rig);
+    struct midge_rig_heard heard = {.count = 0};
+    struct midge_client *going;
+    struct midge_client *staying;
+    struct midge_loop *loop;
+    uint64_t begun_ns;
+    int fd;
+
+    if (rig->is_thread_safe)
+        return; /* has a loop of its own, and no descriptor */
+    MUST(midge_loop_create(rig->io, 0, &loop));
+    options.loop = loop;
+    going = midge_rig_connect(rig, &options);
+    staying = midge_rig_connect(rig, &options);
+    (void)midge_rig_listen(staying, "stay", &heard, midge_rig_hear);
+    MUST(midge_loop_fd(loop, &fd));
+    while (is_readable(fd))
+        (void)!midge_loop_poll(loop);
+    /* Ending it takes turns of the loop. */
+    midge_client_destroy(going);
+    begun_ns = midge_rig_now_ns();
+    for (uint32_t i = 0; i < 3; i++) {
+        midge_rig_publish(staying, "stay", "x");
+        CHECK(is_readable(fd));
+        while (heard.count == i || is_readable(fd)) {
+            if (is_readable(fd))
+                (void)!midge_loop_poll(loop);
+            CHECK(midge_rig_now_ns() - begun_ns < RIG_PATIENCE_MS * 1000000ull);
+        }
+    }
+    midge_client_destroy(staying);
+    midge_loop_destroy(loop);
+}
+
 static void poll_returns_however_much_there_is(struct midge_rig *rig)
 {
     struct midge_client *client = midge_rig_connect(rig, NULL);
@@ -511,6 +554,7 @@ int main(int argc, char **argv)
         RIG_CASE(several_clients_share_a_loop),
         RIG_CASE(spinning_client_works),
         RIG_CASE(foreign_loop_drives_by_a_descriptor),
+        RIG_CASE(descriptor_tells_what_is_queued_after_a_client_has_gone),
         RIG_CASE(poll_returns_however_much_there_is),
     };
 
