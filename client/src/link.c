@@ -163,7 +163,9 @@ static void on_send(struct midge_link *link, int res)
 {
     if (res < 0 && res != -EAGAIN && res != -EINTR) {
         link->is_sending = false;
-        if (link->state != MIDGE_LINK_DEAD)
+        if (link->state == MIDGE_LINK_DEAD)
+            midge_output_reset(link->client); /* the buffer was left alone until now */
+        else
             lost_by(link, -res);
         return;
     }
