@@ -246,7 +246,7 @@ static void plain_text_before_encryption_is_refused(struct midge_rig *rig)
  */
 
 /* Odd: the list is full in every second round, where the old ones go before the new ones fit. */
-#define ROUNDS 21u
+#define ROUNDS 7u
 
 /* Thousands of servers that nobody can reach, in one INFO and in many, and then the end. */
 static void talk_announce(struct midge_rig_fake_conn *conn)
