@@ -263,7 +263,7 @@ struct midge_client {
     enum midge_status connect_status; /* why the first connect failed */
 
     struct midge_out sending; /* goes first; lent to the kernel while link->is_sending */
-    struct midge_out pending; /* what users queue */
+    struct midge_out pending; /* what users queue, behind what a new connection must know */
     bool is_reset_due;        /* the link is lost, and `sending` lent to the kernel */
     uint64_t confirmed_msgs;  /* of stats.out_msgs, by PONGs or because they were given up */
 
@@ -495,6 +495,8 @@ void midge_out_deinit(struct midge_out *out);
 uint64_t midge_out_left(const struct midge_out *out);
 /* Bytes that the kernel has not taken, in clear text or encrypted. */
 uint64_t midge_output_left(const struct midge_client *client);
+/* Put frames before what users have queued, and take them. @return false without memory */
+bool midge_output_put_first(struct midge_client *client, struct midge_out *frames);
 /* Something was put into client->pending. */
 void midge_output_queued(struct midge_client *client);
 /* Hand over what is queued: in the ring's next wait, or, `is_now` or thread-safe, at once. */

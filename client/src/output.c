@@ -3,7 +3,8 @@
  *
  * Two buffers of whole frames: `pending`, where users queue, and `sending`, which is lent to the
  * kernel until the turn ends. When `sending` is empty the two change places. Before a connection is
- * ready only `sending` goes out: it holds the handshake then, and after it the subscriptions.
+ * ready only `sending` goes out: it holds the handshake then. The subscriptions follow at the head
+ * of `pending`.
  *
  * A thread-safe client sends from the thread that queued, without the lock; whoever queues
  * meanwhile leaves its bytes to that thread, which looks again: so the sends of many threads become
@@ -102,6 +103,26 @@ static bool out_append(struct midge_out *out, const void *bytes, uint32_t len)
         return false;
     memcpy(at, bytes, len);
     out->len += len;
+    return true;
+}
+
+bool midge_output_put_first(struct midge_client *client, struct midge_out *frames)
+{
+    struct midge_out *pending = &client->pending;
+    const uint64_t len = midge_out_left(pending);
+
+    if (frames->len == 0)
+        return true;
+    if (len > 0) {
+        uint8_t *at = midge_out_reserve(frames, len);
+        if (at == NULL)
+            return false;
+        memcpy(at, pending->base + pending->off, len);
+        frames->len += len;
+    }
+    midge_out_deinit(pending);
+    *pending = *frames;
+    *frames = (struct midge_out){0};
     return true;
 }
 

@@ -542,6 +542,18 @@ void midge_session_info(struct midge_link *link, struct midge_slice json)
     }
 }
 
+/* Subscribe anew, before anything that users have queued. It does not join CONNECT in `sending`,
+ * which is lent still: the PONG may be here before the turn ends that sent it. */
+static bool restore(struct midge_client *client)
+{
+    struct midge_out frames = {0};
+    const bool is_put =
+        midge_sub_restore(client, &frames) == MIDGE_OK && midge_output_put_first(client, &frames);
+
+    midge_out_deinit(&frames);
+    return is_put;
+}
+
 /* The server has accepted the client. */
 static void ready(struct midge_link *link)
 {
@@ -553,7 +565,7 @@ static void ready(struct midge_link *link)
         midge_client_close(client, MIDGE_E_DISCONNECTED);
         return;
     }
-    if (midge_sub_restore(client, &client->sending) != MIDGE_OK) {
+    if (!restore(client)) {
         midge_session_lost(link, MIDGE_E_MEMORY, "no memory to restore subscriptions");
         return;
     }
