@@ -531,10 +531,10 @@ static void pings_of_the_server_are_answered(struct midge_rig *rig)
     struct midge_rig_server server;
     struct midge_client *client;
 
-    midge_rig_server_start_with(rig, &server, "ping_interval: \"100ms\"\nping_max: 2\n");
+    midge_rig_server_start_with(rig, &server, "ping_interval: \"250ms\"\nping_max: 3\n");
     options.url = server.url;
     client = midge_rig_connect(rig, &options);
-    for (const uint64_t begun_ns = midge_rig_now_ns(); midge_rig_now_ns() - begun_ns < 600000000;)
+    for (const uint64_t begun_ns = midge_rig_now_ns(); midge_rig_now_ns() - begun_ns < 1300000000;)
         (void)!midge_client_wait(client, 10);
     midge_rig_flush(client);
     CHECK_EQUAL(midge_rig_stats(client).connects, 1);
