@@ -604,7 +604,7 @@ void midge_client_interrupt(struct midge_client *client)
 
 const char *midge_client_status_text(enum midge_status status)
 {
-    switch ((int)status) {
+    switch (status) {
     case MIDGE_OK:
         return "success";
     case MIDGE_AGAIN:
@@ -628,10 +628,12 @@ const char *midge_client_status_text(enum midge_status status)
     case MIDGE_E_TLS:
         return "the encrypted connection was refused";
     case MIDGE_E_AUTH:
+    case MIDGE_E_AUTH_TIMEOUT:
         return "the server refused the credentials";
     case MIDGE_E_PERMISSION:
         return "the server forbids the subject";
     case MIDGE_E_SUBJECT:
+    case MIDGE_E_PUB_SUBJECT:
         return "the subject or queue name is not valid";
     case MIDGE_E_PAYLOAD:
         return "the message is longer than the server takes";
@@ -645,7 +647,24 @@ const char *midge_client_status_text(enum midge_status status)
         return "a system call failed";
     case MIDGE_E_STALE:
         return "the server answers no PING";
-    default:
-        return midge_status_text(status);
+    case MIDGE_E_MAX_CONNECTIONS:
+    case MIDGE_E_MAX_SUBS:
+        return "the server has no room for more connections or subscriptions";
+    case MIDGE_E_PARSE:
+    case MIDGE_E_CONTROL_LINE:
+    case MIDGE_E_ARGS:
+    case MIDGE_E_PROTOCOL:
+    case MIDGE_E_NEEDS_HEADERS:
+        return "client and server do not understand each other";
+    case MIDGE_E_PEER_ERR:
+        return "the server reported an error";
+    case MIDGE_E_READ:
+    case MIDGE_E_WRITE:
+    case MIDGE_E_EOF:
+    case MIDGE_E_SHUTDOWN:
+    case MIDGE_E_SLOW_PENDING:
+    case MIDGE_E_SLOW_DEADLINE:
+        return "the connection was closed";
     }
+    return "unknown status";
 }

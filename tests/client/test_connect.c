@@ -571,6 +571,26 @@ static void drain_has_a_time_limit(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
+/* --- statuses -----------------------------------------------------------------------------------
+ */
+
+static void each_status_has_words(struct midge_rig *rig)
+{
+    static const enum midge_status all[] = {
+#define STATUS_VALUE(name, value, closes, text) MIDGE_##name,
+        MIDGE_STATUS_TABLE(STATUS_VALUE)
+#undef STATUS_VALUE
+    };
+    const char *const unknown = midge_client_status_text((enum midge_status)(-999));
+
+    (void)rig;
+    CHECK(unknown[0] != '\0');
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        CHECK(midge_client_status_text(all[i])[0] != '\0');
+        CHECK(strcmp(midge_client_status_text(all[i]), unknown) != 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct midge_rig_case cases[] = {
@@ -600,6 +620,7 @@ int main(int argc, char **argv)
         RIG_CASE(what_waits_can_be_taken_after_the_end),
         RIG_CASE(drain_is_not_held_up_by_a_ping_behind_the_last_pong),
         RIG_CASE(drain_has_a_time_limit),
+        RIG_CASE(each_status_has_words),
     };
 
     return midge_rig_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
