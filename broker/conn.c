@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "handshake.h"
+#include "midge/status_peer.h"
 #include "shard.h"
 #include "trace.h"
 

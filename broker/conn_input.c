@@ -6,6 +6,7 @@
 
 #include "dispatch.h"
 #include "handshake.h"
+#include "midge/status_peer.h"
 #include "midge/subject.h"
 #include "shard.h"
 #include "subscribe.h"

@@ -2,6 +2,7 @@
 #include "subscribe.h"
 
 #include "conn.h"
+#include "midge/status_peer.h"
 #include "midge/subject.h"
 #include "shard.h"
 #include "trace.h"

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "conn.h"
+#include "midge/status_peer.h"
 #include "shard.h"
 
 #define PREFIX_LEN_MAX 512u

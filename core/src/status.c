@@ -1,7 +1,5 @@
 /* Names and texts of the outcomes, from the one table in status.h. */
-#include "midge/status.h"
-
-#include <stddef.h>
+#include "midge/status_peer.h"
 
 /* The table gives one case per row, and rows may agree: NOLINTBEGIN(bugprone-branch-clone) */
 

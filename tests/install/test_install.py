@@ -22,7 +22,7 @@ BINARY_DIR = os.environ.get("MIDGE_BINARY_DIR") or sys.exit("fail: MIDGE_BINARY_
 CONSUMER_DIR = TESTS_DIR / "install" / "consumer"
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 COMPILERS = {"main.c": ("gcc", "clang"), "main.cpp": ("g++", "clang++")}
-DECLARATION = re.compile(r"^(?!static)[A-Za-z][\w\s*()]*?\b(midge_\w+)\(", re.MULTILINE)
+DECLARATION = re.compile(r"^(?!static|typedef)[A-Za-z][\w\s*()]*?\b(midge_\w+)\(", re.MULTILINE)
 
 
 def run(*command, **options):
@@ -35,11 +35,14 @@ def run(*command, **options):
 
 
 def read_declared(header):
-    """Names of the functions that a header declares and does not define."""
+    """What a header declares and does not define: the names with MIDGE_API, and those without."""
     text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
     text = re.sub(r"^\s*#(?:.*\\\n)*.*$", "", text, flags=re.MULTILINE)
-    text = re.sub(r"MIDGE_MUST_CHECK|MIDGE_API|extern \"C\" \{", "", text)
-    return {name for line in text.split(";") for name in DECLARATION.findall(line.strip())}
+    text = re.sub(r"MIDGE_MUST_CHECK|extern \"C\" \{", "", text)
+    shown, hidden = set(), set()
+    for line in text.split(";"):
+        (shown if "MIDGE_API" in line else hidden).update(DECLARATION.findall(line.strip()))
+    return shown, hidden
 
 
 class Install(unittest.TestCase):
@@ -99,8 +102,13 @@ class Install(unittest.TestCase):
     # --- what the libraries show
 
     def test_the_shared_library_exports_what_the_headers_declare(self):
-        declared = set.union(*map(read_declared, (self.prefix / "include" / "midge").iterdir()))
+        declared = set()
+        for header in (self.prefix / "include" / "midge").iterdir():
+            shown, hidden = read_declared(header)
+            self.assertEqual(hidden, set(), f"{header.name} declares what the library does not show")
+            declared |= shown
         self.assertIn("midge_client_create", declared)
+        self.assertIn("midge_status_name", declared)
         lines = run("nm", "--dynamic", "--defined-only", self.lib / "libmidge.so").splitlines()
         self.assertEqual({line.split()[-1] for line in lines}, declared)
 

@@ -9,6 +9,7 @@
 
 #include "midge/limits.h"
 #include "midge/parser.h"
+#include "midge/status_peer.h"
 
 #define NS_PER_MS 1000000ull
 

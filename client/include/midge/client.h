@@ -49,7 +49,6 @@ extern "C" {
 #ifndef MIDGE_MUST_CHECK
 #define MIDGE_MUST_CHECK __attribute__((warn_unused_result))
 #endif
-#define MIDGE_API __attribute__((visibility("default")))
 
 /* As a time-out: wait as long as it takes. */
 #define MIDGE_FOREVER UINT32_MAX

@@ -6,18 +6,18 @@
  * by the first function that can act and returned unchanged by the others.
  *
  * X(name, value, closes, text): `closes` ends the connection; `text` goes out as -ERR '<text>', and
- * an empty text means that the peer gets no -ERR. Source: nats-server v2.15.2,
+ * an empty text means that the peer gets no -ERR (status_peer.h). Source: nats-server v2.15.2,
  * server/parser.go:1253, server/client.go:2520-2620, 3191, 6000, server/errors.go.
  */
 #ifndef MIDGE_STATUS_H
 #define MIDGE_STATUS_H
 
-#include <stdbool.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
-#pragma GCC visibility push(default)
+
+/* What the shared library shows; this is the lowest one of its headers. */
+#define MIDGE_API __attribute__((visibility("default")))
 
 #define MIDGE_STATUS_TABLE(X)                                                                      \
     X(OK, 0, false, "")                                                                            \
@@ -64,15 +64,8 @@ enum midge_status {
 };
 
 /** Name of a status for logs, such as "E_PARSE"; static storage. Thread: any (lock-free). */
-const char *midge_status_name(enum midge_status status);
+MIDGE_API const char *midge_status_name(enum midge_status status);
 
-/** Text for -ERR, "" when the peer gets none; static storage. Thread: any (lock-free). */
-const char *midge_status_text(enum midge_status status);
-
-/** True if the status ends the connection. Thread: any (lock-free). */
-bool midge_status_closes(enum midge_status status);
-
-#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -1,6 +1,6 @@
 /* The table of outcomes against the texts that nats-server 2.15.2 sends. Method: the texts stand
  * here again, as recorded; and the relations that every user of the table relies on. */
-#include "midge/status.h"
+#include "midge/status_peer.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
