@@ -20,6 +20,7 @@ import harness  # noqa: E402
 TIMEOUT_S = 120
 BINARY_DIR = os.environ.get("MIDGE_BINARY_DIR") or sys.exit("fail: MIDGE_BINARY_DIR is not set")
 CONSUMER_DIR = TESTS_DIR / "install" / "consumer"
+SONAME = "libmidge.so.0.1"
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 COMPILERS = {"main.c": ("gcc", "clang"), "main.cpp": ("g++", "clang++")}
 DECLARATION = re.compile(r"^(?!static|typedef)[A-Za-z][\w\s*()]*?\b(midge_\w+)\(", re.MULTILINE)
@@ -80,7 +81,7 @@ class Install(unittest.TestCase):
         wanted = {
             "bin/midge", "bin/midge-server",
             "include/midge/client.h", "include/midge/slice.h", "include/midge/status.h",
-            f"{lib}/libmidge.a", f"{lib}/libmidge.so", f"{lib}/libmidge.so.0", f"{lib}/libmidge.so.{version}",
+            f"{lib}/libmidge.a", f"{lib}/libmidge.so", f"{lib}/{SONAME}", f"{lib}/libmidge.so.{version}",
             f"{lib}/pkgconfig/midge.pc",
             f"{lib}/cmake/midge/midgeConfig.cmake", f"{lib}/cmake/midge/midgeConfigVersion.cmake",
             f"{lib}/cmake/midge/midgeTargets.cmake", f"{lib}/cmake/midge/midgeStaticTargets.cmake",
@@ -94,6 +95,15 @@ class Install(unittest.TestCase):
                 text = path.read_text()
                 for place in (BINARY_DIR, str(self.work)):
                     self.assertNotIn(place, text, path)
+
+    def test_packagers_get_the_same_tree_elsewhere(self):
+        root = self.work / "root"
+        environment = {**os.environ, "DESTDIR": str(root)}
+        run("cmake", "--install", BINARY_DIR, "--prefix", "/opt/midge", env=environment)
+        trees = [{path.relative_to(top): path.is_symlink() for path in top.rglob("*") if path.is_file()}
+                 for top in (root / "opt" / "midge", self.prefix)]
+        self.assertEqual(*trees)
+        self.assertEqual([path.name for path in root.iterdir()], ["opt"])
 
     def test_programs_run(self):
         self.assertRegex(run(self.prefix / "bin" / "midge", "--version"), r"^midge v\d")
@@ -114,7 +124,7 @@ class Install(unittest.TestCase):
 
     def test_the_shared_library_has_its_name_and_needs_little(self):
         library = self.lib / "libmidge.so"
-        self.assertEqual(self.read_dynamic(library, "SONAME"), ["libmidge.so.0"])
+        self.assertEqual(self.read_dynamic(library, "SONAME"), [SONAME])
         needed = {re.sub(r"\.so.*", "", name) for name in self.read_dynamic(library, "NEEDED")}
         self.assertLessEqual(needed, {"liburing", "libssl", "libcrypto", "libc", "ld-linux-x86-64",
                                       "ld-linux-aarch64"})
@@ -145,7 +155,7 @@ class Install(unittest.TestCase):
                 program = self.work / f"shared_{compiler}"
                 run(compiler, *WARNINGS, CONSUMER_DIR / source, *self.pkg_config("--cflags", "--libs"),
                     "-o", program)
-                self.assertIn("libmidge.so.0", self.read_dynamic(program, "NEEDED"))
+                self.assertIn(SONAME, self.read_dynamic(program, "NEEDED"))
                 self.expect_hello(program, LD_LIBRARY_PATH=str(self.lib))
 
     def test_pkg_config_static(self):
@@ -164,9 +174,23 @@ class Install(unittest.TestCase):
                 f"-DCMAKE_C_COMPILER={c}", f"-DCMAKE_CXX_COMPILER={cpp}")
             run("cmake", "--build", build)
             for program in ("c_midge", "cpp_midge", "c_midge_static", "cpp_midge_static"):
-                is_shared = "libmidge.so.0" in self.read_dynamic(build / program, "NEEDED")
+                is_shared = SONAME in self.read_dynamic(build / program, "NEEDED")
                 self.assertEqual(is_shared, not program.endswith("static"), program)
                 self.expect_hello(build / program)
+
+    def test_find_package_refuses_what_it_is_not(self):
+        source = self.work / "refused"
+        source.mkdir()
+        wanted = {"0.1": True, "0.1.0 EXACT": True, "0.1 COMPONENTS shared": True, "0.1.99": False,
+                  "0.2": False, "1": False, "0.1 COMPONENTS nonsense": False}  # fmt: skip
+        lines = [f"unset(midge_DIR CACHE)\nfind_package(midge {each} QUIET)\n"
+                 f'file(APPEND ${{CMAKE_BINARY_DIR}}/found "{each}=${{midge_FOUND}}\\n")' for each in wanted]
+        (source / "CMakeLists.txt").write_text(
+            "\n".join(["cmake_minimum_required(VERSION 3.20)", "project(refused C)", *lines]))
+        build = self.work / "build_refused"
+        run("cmake", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        said = dict(line.split("=") for line in (build / "found").read_text().splitlines())
+        self.assertEqual({each: found in ("1", "TRUE") for each, found in said.items()}, wanted)
 
     def test_the_program_of_the_readme(self):
         section = (TESTS_DIR.parent / "README.md").read_text().split("\n## In C\n")[1].split("\n## ")[0]
