@@ -202,12 +202,13 @@ class Install(unittest.TestCase):
         (folder / source).write_text(program)
         run("sh", "-c", f"{compile_line} {' '.join(WARNINGS)}", cwd=folder, env=self.environment)
         environment = {**os.environ, "NATS_URL": self.server.url, "LD_LIBRARY_PATH": str(self.lib)}
-        reply = subprocess.Popen([self.prefix / "bin" / "midge", "reply", "greet.*", "hello"],
+        reply = subprocess.Popen([self.prefix / "bin" / "midge", "reply", "greet.*", "--echo"],
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         self.addCleanup(reply.wait)
         self.addCleanup(reply.kill)
+        wanted = re.search(r"# prints (\w+)", section).group(1)
         said = ""
-        while said != "hello\n":  # until the responder is there; bounded by the time limit of the test
+        while said != f"{wanted}\n":  # until the responder is there; bounded by the time limit of the test
             said = subprocess.run([folder / Path(source).stem], env=environment, text=True, timeout=TIMEOUT_S,
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
 
