@@ -154,7 +154,7 @@ struct midge_options {
     uint32_t spin_us; /* watch for bytes this long before sleeping, in a client's own loop;
                          0 = sleep at once */
     bool no_echo;     /* the server sends this client's messages not back to it */
-    const char *inbox_prefix; /* of reply subjects; NULL = "_INBOX" */
+    const char *inbox_prefix; /* of reply subjects, at most 256 bytes; NULL = "_INBOX" */
 
     /* How long. */
     uint32_t connect_timeout_ms;    /* one attempt, name look-up to first PONG; 2000 */
@@ -207,7 +207,8 @@ MIDGE_API void midge_loop_destroy(struct midge_loop *loop);
  * Drive every client of the loop until something was delivered, or an event told, or time is over.
  *
  * @return MIDGE_OK; MIDGE_AGAIN if time ran out first or the wait was interrupted; E_THREAD,
- * E_SYSTEM Thread: the loop's; it becomes the calling thread's if it is nobody's yet.
+ * E_SYSTEM, E_MEMORY
+ * Thread: the loop's; it becomes the calling thread's if it is nobody's yet.
  */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_loop_wait(struct midge_loop *loop,
                                                              uint32_t timeout_ms);
@@ -254,9 +255,11 @@ midge_client_create(const struct midge_options *options, struct midge_client **c
  *
  * @param timeout_ms  for all attempts; 0 begins to connect and returns MIDGE_AGAIN: an event tells
  *                    the end
- * @return MIDGE_OK; MIDGE_AGAIN; E_NO_SERVERS when none could be reached; E_AUTH; E_TLS; E_TIMEOUT;
- *         E_CLOSED; E_THREAD; E_MEMORY; E_SYSTEM. midge_client_error() says more. After an error
- * but E_CLOSED and E_THREAD it may be called again.
+ * @return MIDGE_OK; MIDGE_AGAIN; E_NO_SERVERS when none could be reached; E_AUTH; E_TLS; E_CONFIG:
+ *         a seed or file of the options cannot be used; E_TIMEOUT; E_DISCONNECTED: the connection
+ *         was lost, and there is to be no other; E_CLOSED; E_THREAD; E_MEMORY; E_SYSTEM.
+ *         midge_client_error() says more. It may be called again, but after E_CLOSED,
+ *         E_DISCONNECTED and E_THREAD.
  */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_connect(struct midge_client *client,
                                                                   uint32_t timeout_ms);
@@ -280,14 +283,15 @@ MIDGE_API void midge_client_error_copy(const struct midge_client *client, char *
 /** A status in words, such as "no responders are available". Static. Thread: any. */
 MIDGE_API const char *midge_client_status_text(enum midge_status status);
 
-/** As midge_loop_wait(), for the client's loop. E_CLOSED when the client has closed and told so. */
+/** As midge_loop_wait(), for the client's loop. @return as wait; E_CLOSED when the client has
+ * closed and told so */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_wait(struct midge_client *client,
                                                                uint32_t timeout_ms);
 
-/** As midge_loop_poll(). */
+/** As midge_loop_poll(). @return as wait of a client */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_poll(struct midge_client *client);
 
-/** As midge_loop_fd(). Not for thread-safe clients (E_CONFIG). */
+/** As midge_loop_fd(). @return the same; E_CONFIG: not for thread-safe clients */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_client_fd(struct midge_client *client,
                                                              int *fd_out);
 
