@@ -9,7 +9,7 @@
  * Thread: as client_internal.h; the lists and counts of a service change between
  * midge_loop_enter() and leave().
  * Source: NATS ADR-32; nats.go v1.55.0, micro/service.go and micro/request.go (when a request
- * counts, what the last error looks like).
+ * counts, what the last error looks like, what becomes of an answer that cannot be sent).
  */
 #include "service_internal.h"
 
@@ -20,11 +20,10 @@
 
 #include "midge/subject.h"
 
-#define QUEUE_DEFAULT  "q"
-#define ERROR_HEADER   "Nats-Service-Error"
-#define CODE_HEADER    "Nats-Service-Error-Code"
-#define ERROR_CODE_MIN 100u
-#define ERROR_CODE_MAX 999u
+#define QUEUE_DEFAULT "q"
+#define ERROR_HEADER  "Nats-Service-Error"
+#define CODE_HEADER   "Nats-Service-Error-Code"
+#define CODE_TOO_LONG 500u
 
 /* Of a service, in bytes: what leaves room for the rest of its longest control subject. */
 #define NAME_LEN_MAX 3900u
@@ -79,6 +78,25 @@ static void end(struct midge_service *service)
         midge_sub_destroy(each->sub);
 }
 
+static enum midge_status respond_error(const struct midge_msg *request, uint32_t code,
+                                       const char *text)
+{
+    struct midge_headers *headers = midge_headers_create();
+    char digits[16];
+    enum midge_status status;
+
+    if (headers == NULL)
+        return MIDGE_E_MEMORY;
+    (void)snprintf(digits, sizeof(digits), "%u", (unsigned)code);
+    status = midge_headers_add(headers, ERROR_HEADER, text);
+    if (status == MIDGE_OK)
+        status = midge_headers_add(headers, CODE_HEADER, digits);
+    if (status == MIDGE_OK)
+        status = midge_msg_respond_headers(request, headers, NULL, 0);
+    midge_headers_destroy(headers);
+    return status;
+}
+
 /* --- controls ----------------------------------------------------------------------------------
  */
 
@@ -96,6 +114,8 @@ static void answer(struct midge_service *service, const struct midge_msg *reques
     if (status != MIDGE_OK)
         return;
     status = midge_msg_respond(request, text.base, text.len);
+    if (status == MIDGE_E_PAYLOAD)
+        status = respond_error(request, CODE_TOO_LONG, midge_client_status_text(status));
     (void)status; /* who watches services asks again */
     free(text.base);
 }
@@ -326,25 +346,6 @@ enum midge_status midge_service_add(struct midge_service *service,
 /* --- errors ------------------------------------------------------------------------------------
  */
 
-static enum midge_status respond_error(const struct midge_msg *request, uint32_t code,
-                                       const char *text)
-{
-    struct midge_headers *headers = midge_headers_create();
-    char digits[16];
-    enum midge_status status;
-
-    if (headers == NULL)
-        return MIDGE_E_MEMORY;
-    (void)snprintf(digits, sizeof(digits), "%u", (unsigned)code);
-    status = midge_headers_add(headers, ERROR_HEADER, text);
-    if (status == MIDGE_OK)
-        status = midge_headers_add(headers, CODE_HEADER, digits);
-    if (status == MIDGE_OK)
-        status = midge_msg_respond_headers(request, headers, NULL, 0);
-    midge_headers_destroy(headers);
-    return status;
-}
-
 enum midge_status midge_service_error(struct midge_service *service,
                                       const struct midge_msg *request, uint32_t code,
                                       const char *text)
@@ -358,7 +359,7 @@ enum midge_status midge_service_error(struct midge_service *service,
     endpoint = request->sub->context;
     MIDGE_ASSERT(endpoint->service == service);
 
-    if (code < ERROR_CODE_MIN || code > ERROR_CODE_MAX || text[0] == '\0')
+    if (code == 0 || text[0] == '\0')
         return MIDGE_E_HEADERS;
     status = respond_error(request, code, text);
     if (status != MIDGE_OK)

@@ -4,7 +4,7 @@
  * What never changes is written once; the rest is put around it with each answer, in two passes:
  * one measures, one writes.
  *
- * Source: NATS ADR-32; nats.go v1.55.0, micro/service.go (order of the members).
+ * Source: NATS ADR-32; nats.go v1.55.0, micro/service.go (which members there are).
  */
 #include <stdlib.h>
 

@@ -213,11 +213,10 @@ static void refuse(void *context, const struct midge_msg *request)
     char text[512];
 
     (void)snprintf(text, sizeof(text), "%.*s", MIDGE_SLICE_PRINT(request->payload));
-    CHECK_STATUS(midge_service_error(*service, request, 99, text), MIDGE_E_HEADERS);
-    CHECK_STATUS(midge_service_error(*service, request, 1000, text), MIDGE_E_HEADERS);
+    CHECK_STATUS(midge_service_error(*service, request, 0, text), MIDGE_E_HEADERS);
     CHECK_STATUS(midge_service_error(*service, request, 500, ""), MIDGE_E_HEADERS);
     CHECK_STATUS(midge_service_error(*service, request, 500, "a\nb"), MIDGE_E_HEADERS);
-    MUST(midge_service_error(*service, request, 418, text));
+    MUST(midge_service_error(*service, request, 41800, text));
 }
 
 static void expect_refusal(const struct midge_rig *rig, struct midge_client *client,
@@ -229,7 +228,7 @@ static void expect_refusal(const struct midge_rig *rig, struct midge_client *cli
     MUST(midge_client_request(client, "refuse", text, strlen(text), RIG_PATIENCE_MS, &reply));
     CHECK_EQUAL(reply->payload.len, 0);
     CHECK(midge_msg_header(reply, "Nats-Service-Error-Code", &value));
-    CHECK_TEXT(value, "418");
+    CHECK_TEXT(value, "41800");
     CHECK(midge_msg_header(reply, "Nats-Service-Error", &value));
     CHECK_TEXT(value, text);
     midge_rig_done(rig, reply);
@@ -248,7 +247,7 @@ static void errors_count_and_the_last_one_is_shown(struct midge_rig *rig)
     expect_answer(rig, client, "echo", "");
     expect_answer(rig, client, "$SRV.STATS.errors",
                   "\"name\":\"refuse\",\"subject\":\"refuse\",\"queue_group\":\"q\","
-                  "\"num_requests\":1,\"num_errors\":1,\"last_error\":\"418:no tea\",");
+                  "\"num_requests\":1,\"num_errors\":1,\"last_error\":\"41800:no tea\",");
     expect_answer(rig, client, "$SRV.STATS.errors",
                   "\"name\":\"echo\",\"subject\":\"echo\",\"queue_group\":\"q\","
                   "\"num_requests\":1,\"num_errors\":0,\"last_error\":\"\",");
@@ -256,7 +255,8 @@ static void errors_count_and_the_last_one_is_shown(struct midge_rig *rig)
     memset(text, 'e', sizeof(text) - 1);
     text[sizeof(text) - 1] = '\0';
     expect_refusal(rig, client, text);
-    (void)snprintf(wanted, sizeof(wanted), "\"num_errors\":2,\"last_error\":\"418:%.251s\",", text);
+    (void)snprintf(wanted, sizeof(wanted), "\"num_errors\":2,\"last_error\":\"41800:%.249s\",",
+                   text);
     expect_answer(rig, client, "$SRV.STATS.errors", wanted);
     midge_service_destroy(service);
     midge_client_destroy(client);
@@ -282,6 +282,38 @@ static void message_without_reply_is_a_request_but_no_error(struct midge_rig *ri
                   "\"num_requests\":1,\"num_errors\":0,\"last_error\":\"\",");
     midge_service_destroy(service);
     midge_client_destroy(client);
+}
+
+/* What the server does not take: who asks is told, and does not wait in vain. */
+static void answer_that_is_too_long_is_an_error(struct midge_rig *rig)
+{
+    struct midge_rig_server server = {.is_midge = rig->is_midge};
+    struct midge_options options = midge_rig_options(rig);
+    const struct midge_service_options named = {
+        .name = "long",
+        .version = "1.2.3",
+        .description = "as long as what the server takes, so that there is no room for the rest of "
+                       "what a service says about itself, such as its name, its version and its id "
+                       "- but a PING does not ask for it, and is answered as ever by this service",
+    };
+    struct midge_service *service;
+    struct midge_client *client;
+    const struct midge_msg *reply;
+    struct midge_slice value;
+
+    midge_rig_server_start_with(rig, &server, "max_payload: 256\n");
+    options.url = server.url;
+    client = midge_rig_connect(rig, &options);
+    MUST(midge_service_create(client, &named, &service));
+    MUST(midge_client_request(client, "$SRV.INFO", NULL, 0, RIG_PATIENCE_MS, &reply));
+    CHECK_EQUAL(reply->payload.len, 0);
+    CHECK(midge_msg_header(reply, "Nats-Service-Error-Code", &value));
+    CHECK_TEXT(value, "500");
+    CHECK(midge_msg_header(reply, "Nats-Service-Error", &value));
+    midge_rig_done(rig, reply);
+    expect_answer(rig, client, "$SRV.PING", "\"name\":\"long\"");
+    midge_client_destroy(client);
+    midge_rig_server_end(&server);
 }
 
 static void retain(void *context, const struct midge_msg *request)
@@ -484,6 +516,7 @@ int main(int argc, char **argv)
         RIG_CASE(one_of_a_group_answers_or_each_without_group),
         RIG_CASE(errors_count_and_the_last_one_is_shown),
         RIG_CASE(message_without_reply_is_a_request_but_no_error),
+        RIG_CASE(answer_that_is_too_long_is_an_error),
         RIG_CASE(retained_request_is_answered_later),
         RIG_CASE(drained_service_answers_what_was_on_its_way),
         RIG_CASE(service_may_end_in_its_own_call_back),

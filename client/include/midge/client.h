@@ -628,7 +628,8 @@ MIDGE_API void midge_headers_at(const struct midge_headers *headers, uint32_t in
 
 /*
  * A service answers requests on its endpoints in a queue group, and $SRV.PING, $SRV.INFO and
- * $SRV.STATS about itself, so that `nats micro ls` lists it. Source: NATS ADR-32.
+ * $SRV.STATS about itself, so that `nats micro ls` lists it. Source: NATS ADR-32, without its
+ * groups, reset and statistics of the service's own.
  *
  * Zero the options, then set what is needed; all is borrowed during the call. Of several metadata
  * values of one name the first one is shown.
@@ -668,7 +669,7 @@ midge_service_add(struct midge_service *service, const struct midge_endpoint_opt
 
 /** Answer with an error: headers Nats-Service-Error and Nats-Service-Error-Code. It counts in the
  * statistics of the endpoint. @param request  one that an endpoint of the service was called with.
- * @param code  100 to 999. @param text  not empty, as the value of a header.
+ * @param code  not 0; such as those of HTTP. @param text  not empty, as the value of a header.
  * @return as publish; E_HEADERS: code or text */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_service_error(struct midge_service *service,
                                                                  const struct midge_msg *request,
@@ -684,7 +685,7 @@ MIDGE_API const char *midge_service_id(const struct midge_service *service);
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_service_drain(struct midge_service *service);
 
 /** End it and its endpoints; requests on their way get no answer. Allowed inside call-backs of its
- * endpoints. NULL does nothing. */
+ * endpoints. NULL does nothing. Thread: the loop's, with no other thread inside a call on it. */
 MIDGE_API void midge_service_destroy(struct midge_service *service);
 
 #ifdef __cplusplus
