@@ -316,11 +316,15 @@ static void answer_that_is_too_long_is_an_error(struct midge_rig *rig)
     midge_rig_server_end(&server);
 }
 
+struct keeping {
+    const struct midge_msg *msg;
+};
+
 static void retain(void *context, const struct midge_msg *request)
 {
-    const struct midge_msg **kept = context;
+    struct keeping *kept = context;
 
-    *kept = midge_msg_retain(request);
+    kept->msg = midge_msg_retain(request);
 }
 
 static void retained_request_is_answered_later(struct midge_rig *rig)
@@ -330,7 +334,7 @@ static void retained_request_is_answered_later(struct midge_rig *rig)
     struct midge_service *service = begin(server, "later");
     const struct midge_outgoing question = {.subject = "later", .reply = "answers"};
     struct midge_sub *answers = midge_rig_subscribe(client, "answers");
-    const struct midge_msg *kept = NULL;
+    struct keeping kept = {.msg = NULL};
     const struct midge_msg *reply;
     struct midge_slice value;
 
@@ -338,9 +342,9 @@ static void retained_request_is_answered_later(struct midge_rig *rig)
     midge_rig_flush(server);
     MUST(midge_client_publish_msg(client, &question));
     midge_rig_flush(client);
-    WAIT_UNTIL(server, kept != NULL);
-    MUST(midge_service_error(service, kept, 500, "too late"));
-    midge_msg_release(kept);
+    WAIT_UNTIL(server, kept.msg != NULL);
+    MUST(midge_service_error(service, kept.msg, 500, "too late"));
+    midge_msg_release(kept.msg);
     midge_rig_flush(server);
     reply = midge_rig_next(answers);
     CHECK(midge_msg_header(reply, "Nats-Service-Error", &value));
