@@ -455,8 +455,13 @@ leave:
 enum midge_status midge_sub_unsubscribe(struct midge_sub *sub, uint64_t max)
 {
     struct midge_client *client = sub->client;
-    enum midge_status status = midge_loop_enter(client->loop, false);
+    enum midge_status status;
 
+    /* Servers take a longer number for none, and unsubscribe at once.
+     * Source: nats-server v2.15.2, server/client.go:3568, server/util.go:83. */
+    if (max > MIDGE_SUB_MAX)
+        return MIDGE_E_CONFIG;
+    status = midge_loop_enter(client->loop, false);
     if (status != MIDGE_OK)
         return status;
     if (sub->state != MIDGE_SUB_OPEN)

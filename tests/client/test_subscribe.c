@@ -165,6 +165,19 @@ static void maximum_that_is_reached_already_ends_at_once(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
+/* Servers read a longer number as 0: messages would stop without a word. */
+static void maximum_that_servers_cannot_read_is_refused(struct midge_rig *rig)
+{
+    struct midge_client *client = midge_rig_connect(rig, NULL);
+    struct midge_sub *sub = midge_rig_subscribe(client, "huge");
+
+    CHECK_STATUS(midge_sub_unsubscribe(sub, (uint64_t)MIDGE_SUB_MAX + 1), MIDGE_E_CONFIG);
+    MUST(midge_sub_unsubscribe(sub, MIDGE_SUB_MAX));
+    midge_rig_publish(client, "huge", "x");
+    midge_rig_expect(rig, sub, "x");
+    midge_client_destroy(client);
+}
+
 static void unsubscribing_keeps_what_waits(struct midge_rig *rig)
 {
     struct midge_client *client = midge_rig_connect(rig, NULL);
@@ -458,6 +471,7 @@ int main(int argc, char **argv)
         RIG_CASE(queue_group_shares_messages),
         RIG_CASE(subscription_ends_after_its_maximum),
         RIG_CASE(maximum_that_is_reached_already_ends_at_once),
+        RIG_CASE(maximum_that_servers_cannot_read_is_refused),
         RIG_CASE(unsubscribing_keeps_what_waits),
         RIG_CASE(drained_subscription_gets_what_was_sent),
         RIG_CASE(subscription_may_be_destroyed_in_its_callback),

@@ -451,8 +451,12 @@ midge_client_subscribe(struct midge_client *client, const char *subject,
 MIDGE_MUST_CHECK MIDGE_API enum midge_status
 midge_sub_next(struct midge_sub *sub, uint32_t timeout_ms, const struct midge_msg **msg_out);
 
+/* Messages after which a subscription can end by itself: what a server reads has nine digits. */
+#define MIDGE_SUB_MAX 999999999u
+
 /** End the subscription after `max` messages, counted from its start; 0 = now. What waits can still
- * be taken. @return MIDGE_OK, E_SUB_ENDED, E_CLOSED, E_THREAD, E_MEMORY */
+ * be taken. @return MIDGE_OK, E_CONFIG over MIDGE_SUB_MAX, E_SUB_ENDED, E_CLOSED, E_THREAD,
+ * E_MEMORY */
 MIDGE_MUST_CHECK MIDGE_API enum midge_status midge_sub_unsubscribe(struct midge_sub *sub,
                                                                    uint64_t max);
 
