@@ -188,6 +188,10 @@ void midge_cli_say(const char *format, ...) __attribute__((format(printf, 1, 2))
 /** Tell somebody at a terminal that it is waiting. @param more  text behind the subject */
 void midge_cli_hint(const char *subject, const char *more);
 
+/** Have the server send no more than --count messages, where it is given and the server can count
+ * so far; the caller counts, too. */
+enum midge_status midge_cli_limit(const struct midge_cli *cli, struct midge_sub *sub);
+
 /** Wait until the instant, or until something happens on the connection, whichever is first.
  * @param until_ns  of midge_cli_now_ns(); UINT64_MAX = no end
  * @return as midge_client_wait() */

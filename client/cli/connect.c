@@ -164,6 +164,13 @@ void midge_cli_connect(struct midge_cli *cli)
     exit(midge_cli_end(cli, MIDGE_CLI_EXIT_CONNECTION));
 }
 
+enum midge_status midge_cli_limit(const struct midge_cli *cli, struct midge_sub *sub)
+{
+    if (cli->count == 0 || cli->count > MIDGE_SUB_MAX)
+        return MIDGE_OK;
+    return midge_sub_unsubscribe(sub, cli->count);
+}
+
 uint64_t midge_cli_now_ns(void)
 {
     struct timespec now;

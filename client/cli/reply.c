@@ -16,8 +16,8 @@ static int answer(struct midge_cli_answering *answering)
                                                       answering, midge_cli_answer);
 
     /* So many and no more come here: the others of the group get the rest. */
-    if (status == MIDGE_OK && cli->count > 0)
-        status = midge_sub_unsubscribe(sub, cli->count);
+    if (status == MIDGE_OK)
+        status = midge_cli_limit(cli, sub);
     if (status != MIDGE_OK)
         return midge_cli_fail(cli, cli->words[0], status);
     midge_cli_hint(cli->words[0], "");

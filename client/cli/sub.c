@@ -37,8 +37,8 @@ static int subscribe(struct printing *printing)
             midge_client_subscribe(cli->client, cli->words[i], &options, &sub, printing, on_msg);
 
         /* Of a single subject no more come here: the others of a queue group get the rest. */
-        if (status == MIDGE_OK && cli->count > 0 && cli->word_count == 1)
-            status = midge_sub_unsubscribe(sub, cli->count);
+        if (status == MIDGE_OK && cli->word_count == 1)
+            status = midge_cli_limit(cli, sub);
         if (status != MIDGE_OK)
             return midge_cli_fail(cli, cli->words[i], status);
     }

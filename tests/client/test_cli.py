@@ -266,6 +266,14 @@ class Messages(Case):
             time.sleep(0.01)
         self.fail("it does not read")
 
+    def test_a_count_that_servers_cannot_read(self):
+        for count in ("1000000000", str(2**64 - 1)):
+            sub = self.begin(MIDGE, "sub", "--raw", "--count", count, "m")
+            self.wait_until_subscribed(sub, "m")
+            self.assertEqual(self.read_line(sub), "ready?")
+            self.begin_responder("n", "x", "--count", count, "--queue", count)
+        self.midge("sub", "m", "--count", str(2**64), status=USAGE)
+
     def test_sub_ends_when_nothing_comes(self):
         self.assertEqual(self.midge("sub", "nothing", "--timeout", "0.1", status=TIMED_OUT), "")
 
