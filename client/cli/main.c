@@ -1,6 +1,9 @@
 /* The `midge` command: finds the subcommand. See midge(1). */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -64,13 +67,26 @@ static void move_to_front(char **argv, int index)
     argv[1] = word;
 }
 
+/* A standard descriptor that is closed would go to what is opened next, and output to the server.
+ * Each is opened the wrong way round instead, so that its use fails as that of a closed one. */
+static void occupy_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(MIDGE_CLI_EXIT_ERROR);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct midge_cli_command *command;
     struct midge_cli cli = {0};
     int asked = 0;
-    const int index = midge_cli_skip_flags(argc, argv, &asked);
+    int index;
 
+    occupy_standard_descriptors();
+    index = midge_cli_skip_flags(argc, argv, &asked);
     if (asked == MIDGE_CLI_FLAG_VERSION) {
         (void)puts("midge v" MIDGE_VERSION);
         return MIDGE_CLI_EXIT_OK;

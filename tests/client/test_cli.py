@@ -219,6 +219,23 @@ class Messages(Case):
         self.assertEqual(done.returncode, ERROR)
         self.assertIn(b"standard output: No space left", done.stderr)
 
+    def test_closed_descriptors_go_to_nothing_else(self):
+        def run(redirection, *arguments):
+            return subprocess.run(["sh", "-c", f'exec "$0" "$@" {redirection}', MIDGE, *arguments],
+                                  capture_output=True, env=self.environment, timeout=TIMEOUT_S)
+
+        for arguments in (("server", "info"), ("pub", "o", "x", "--json")):
+            done = run(">&-", *arguments)
+            self.assertEqual((done.returncode, done.stderr),
+                             (ERROR, b"midge: standard output: Bad file descriptor\n"))
+        done = run("<&-", "pub", "o")
+        self.assertEqual((done.returncode, done.stderr),
+                         (ERROR, b"midge: standard input: Bad file descriptor\n"))
+        sub = self.begin(MIDGE, "sub", "--raw", "--count", "2", "o")
+        self.wait_until_subscribed(sub, "o")
+        self.assertEqual(run("<&- >&- 2>&-", "pub", "o", "x").returncode, OK)
+        self.assertEqual(sub.communicate(timeout=TIMEOUT_S)[0], b"ready?\nx\n")
+
     def test_lines_and_count(self):
         self.assertEqual(json.loads(self.midge("pub", "d", "--lines", "--json", stdin=b"one\ntwo\n\nlast")),
                          {"subject": "d", "count": 4, "bytes": 10})
