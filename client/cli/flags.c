@@ -430,6 +430,7 @@ void midge_cli_parse(struct midge_cli *cli, const struct midge_cli_command *comm
             refuse(cli, flag, argv[optind - 1]);
         if (flag == MIDGE_CLI_FLAG_HELP) {
             midge_cli_show_help(stdout, command);
+            midge_cli_flush();
             exit(MIDGE_CLI_EXIT_OK);
         }
         set_flag(cli, flag, optarg);

@@ -55,6 +55,7 @@ static int help(const char *name)
         midge_cli_show_help(stdout, need_command(name));
     else
         show_commands(stdout);
+    midge_cli_flush();
     return MIDGE_CLI_EXIT_OK;
 }
 
@@ -89,6 +90,7 @@ int main(int argc, char **argv)
     index = midge_cli_skip_flags(argc, argv, &asked);
     if (asked == MIDGE_CLI_FLAG_VERSION) {
         (void)puts("midge v" MIDGE_VERSION);
+        midge_cli_flush();
         return MIDGE_CLI_EXIT_OK;
     }
     if (asked == MIDGE_CLI_FLAG_HELP)

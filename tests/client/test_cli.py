@@ -213,11 +213,12 @@ class Messages(Case):
         self.assertNotIn("headers", reply)
 
     def test_what_cannot_be_written_is_an_error(self):
-        with open("/dev/full", "wb") as full:
-            done = subprocess.run([MIDGE, "server", "info"], stdout=full, stderr=subprocess.PIPE,
-                                  env=self.environment, timeout=TIMEOUT_S)
-        self.assertEqual(done.returncode, ERROR)
-        self.assertIn(b"standard output: No space left", done.stderr)
+        for words in ("server info", "pub a b --json", "--help", "pub --help", "help pub", "--version"):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run([MIDGE, *words.split()], stdout=full, stderr=subprocess.PIPE,
+                                      env=self.environment, timeout=TIMEOUT_S)
+            self.assertEqual(done.returncode, ERROR, words)
+            self.assertIn(b"standard output: No space left", done.stderr)
 
     def test_closed_descriptors_go_to_nothing_else(self):
         def run(redirection, *arguments):
