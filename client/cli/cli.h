@@ -235,7 +235,12 @@ enum midge_status midge_cli_next_line(const struct midge_cli *cli, struct midge_
 /** Print one message: as JSON, raw, or for people. @param number  from 1; 0 = do not show it */
 void midge_cli_print_msg(const struct midge_cli *cli, const struct midge_msg *msg, uint64_t number);
 
-/** Print a JSON object as one line, and free it. @param object  taken */
+/** Set a text in a JSON object: under `name`, or, if it is no UTF-8, in base64 under `name`_base64.
+ */
+void midge_cli_set_text(struct json_t *object, const char *name, const char *text);
+
+/** Print a JSON object as one line, and free it. Ends the process if it cannot be.
+ * @param object  owned, and ended; NULL where there was no memory for it */
 void midge_cli_print_json(struct json_t *object);
 
 /** Write out what was printed. Ends the process if nobody reads it any more. */

@@ -55,7 +55,13 @@ static void set_bytes(json_t *object, const char *name, struct midge_slice bytes
     (void)json_object_set_new(object, other, base64(bytes));
 }
 
-/* Each name with the list of its values. @return NULL if one of them is no UTF-8 */
+void midge_cli_set_text(struct json_t *object, const char *name, const char *text)
+{
+    set_bytes(object, name, midge_slice_text(text));
+}
+
+/* Each name with the list of its values. @return NULL if one of them is no UTF-8, or a name is
+ * longer than a header of ours can be */
 static json_t *headers_of(const struct midge_msg *msg)
 {
     json_t *headers = json_object();
@@ -69,6 +75,11 @@ static json_t *headers_of(const struct midge_msg *msg)
         json_t *values;
 
         (void)snprintf(key, sizeof(key), "%.*s", MIDGE_SLICE_PRINT(name));
+        if (strlen(key) != name.len) {
+            json_decref(text);
+            json_decref(headers);
+            return NULL;
+        }
         values = json_object_get(headers, key);
         if (values == NULL && json_object_set_new(headers, key, json_array()) == 0)
             values = json_object_get(headers, key);
@@ -93,8 +104,11 @@ static void set_headers(json_t *object, const struct midge_msg *msg)
 
 void midge_cli_print_json(struct json_t *object)
 {
-    if (json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0)
+    if (json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) != 0) {
+        midge_cli_flush(); /* does not return if it could not be written */
         midge_cli_say("out of memory");
+        exit(MIDGE_CLI_EXIT_ERROR);
+    }
     (void)putchar('\n');
     json_decref(object);
 }

@@ -104,13 +104,17 @@ static void report(const struct publishing *publishing)
     const unsigned long long msgs = publishing->msg_count;
     const unsigned long long bytes = publishing->byte_count;
 
-    if (publishing->cli->is_json)
-        midge_cli_print_json(json_pack("{s:s, s:I, s:I}", "subject", publishing->outgoing.subject,
-                                       "count", (json_int_t)msgs, "bytes", (json_int_t)bytes));
-    else if (isatty(STDERR_FILENO) == 1)
+    if (publishing->cli->is_json) {
+        json_t *object =
+            json_pack("{s:I, s:I}", "count", (json_int_t)msgs, "bytes", (json_int_t)bytes);
+
+        midge_cli_set_text(object, "subject", publishing->outgoing.subject);
+        midge_cli_print_json(object);
+    } else if (isatty(STDERR_FILENO) == 1) {
         (void)fprintf(stderr, "%spublished %llu message%s, %llu bytes, to %s\n",
                       publishing->is_shown ? "\r" : "", msgs, msgs == 1 ? "" : "s", bytes,
                       publishing->outgoing.subject);
+    }
 }
 
 static int run(struct midge_cli *cli)

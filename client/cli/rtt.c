@@ -36,11 +36,14 @@ static void report(const struct midge_cli *cli, const uint64_t *sorted, uint64_t
     for (uint64_t i = 0; i < count; i++)
         sum_us += (double)sorted[i] / 1000;
     if (cli->is_json) {
-        midge_cli_print_json(json_pack(
-            "{s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "url", server.url, "count", (json_int_t)count,
-            "min_us", percentile_us(sorted, count, 1), "mean_us", sum_us / (double)count, "p50_us",
+        json_t *object = json_pack(
+            "{s:I, s:f, s:f, s:f, s:f, s:f}", "count", (json_int_t)count, "min_us",
+            percentile_us(sorted, count, 1), "mean_us", sum_us / (double)count, "p50_us",
             percentile_us(sorted, count, 500), "p99_us", percentile_us(sorted, count, 990),
-            "max_us", percentile_us(sorted, count, 1000)));
+            "max_us", percentile_us(sorted, count, 1000));
+
+        midge_cli_set_text(object, "url", server.url);
+        midge_cli_print_json(object);
         return;
     }
     (void)printf("%s: %llu round trips\n", server.url, (unsigned long long)count);

@@ -32,6 +32,23 @@ static void print_text(const struct midge_server_info *server, uint64_t rtt_ns)
     (void)printf("%-28s %.1f us\n", "round trip", (double)rtt_ns / 1000);
 }
 
+static void print_json(const struct midge_server_info *server, uint64_t rtt_ns)
+{
+    json_t *object = json_pack(
+        "{s:I, s:I, s:b, s:b, s:b, s:f}", "client_id", (json_int_t)server->client_id, "max_payload",
+        (json_int_t)server->max_payload, "headers", server->headers, "jetstream", server->jetstream,
+        "tls", server->tls, "rtt_us", (double)rtt_ns / 1000);
+
+    midge_cli_set_text(object, "url", server->url);
+    midge_cli_set_text(object, "server_id", server->server_id);
+    midge_cli_set_text(object, "server_name", server->server_name);
+    midge_cli_set_text(object, "version", server->version);
+    midge_cli_set_text(object, "midge", server->midge_version);
+    midge_cli_set_text(object, "cluster", server->cluster);
+    midge_cli_set_text(object, "client_ip", server->client_ip);
+    midge_cli_print_json(object);
+}
+
 static int run(struct midge_cli *cli)
 {
     struct midge_server_info server;
@@ -46,17 +63,10 @@ static int run(struct midge_cli *cli)
     if (status != MIDGE_OK)
         return midge_cli_fail(cli, "server info", status);
     midge_client_server(cli->client, &server);
-    if (!cli->is_json) {
+    if (cli->is_json)
+        print_json(&server, rtt_ns);
+    else
         print_text(&server, rtt_ns);
-        return MIDGE_CLI_EXIT_OK;
-    }
-    midge_cli_print_json(json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:b, s:f}", "url", server.url,
-        "server_id", server.server_id, "server_name", server.server_name, "version", server.version,
-        "midge", server.midge_version, "cluster", server.cluster, "client_ip", server.client_ip,
-        "client_id", (json_int_t)server.client_id, "max_payload", (json_int_t)server.max_payload,
-        "headers", server.headers, "jetstream", server.jetstream, "tls", server.tls, "rtt_us",
-        (double)rtt_ns / 1000));
     return MIDGE_CLI_EXIT_OK;
 }
 

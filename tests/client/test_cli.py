@@ -206,6 +206,23 @@ class Messages(Case):
         reply = json.loads(self.midge("req", "bytes", "--json", stdin=b"a\x00b"))
         self.assertEqual(reply["payload"], "a\x00b")
 
+    def test_subjects_that_are_no_text_are_base64_in_json(self):
+        self.assertEqual(json.loads(self.midge("pub", b"caf\xe9", "x", "--json")),
+                         {"subject_base64": "Y2Fm6Q==", "count": 1, "bytes": 1})
+
+    def test_long_names_of_headers_are_whole_in_json(self):
+        sub = self.begin(MIDGE, "sub", "--json", "p")
+        self.wait_until_subscribed(sub, "p")
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT_S) as other:
+            for length in (1024, 1025):
+                headers = b"NATS/1.0\r\n" + length * b"n" + b":v\r\n\r\n"
+                other.sendall(b'CONNECT {"verbose":false,"headers":true}\r\nHPUB p %d %d\r\n%b\r\n' %
+                              (len(headers), len(headers), headers))
+            other.sendall(b"PING\r\n")
+            self.assertEqual(json.loads(self.read_line(sub))["payload"], "ready?")
+            self.assertEqual(json.loads(self.read_line(sub))["headers"], {1024 * "n": ["v"]})
+            self.assertEqual(base64.b64decode(json.loads(self.read_line(sub))["headers_base64"]), headers)
+
     def test_headers_that_are_no_text_are_base64_in_json(self):
         self.begin_responder("latin", "--echo", "-H", b"Key:caf\xe9")
         reply = json.loads(self.midge("req", "latin", "x", "--json"))
