@@ -9,13 +9,13 @@ import fcntl
 import json
 import os
 import pty
-import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import termios
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -60,8 +60,11 @@ class Case(unittest.TestCase):
         """Start one that stays, and have it ended whatever comes."""
         process = subprocess.Popen([program, *arguments], stdin=stdin, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, env=self.environment)
+        watchdog = threading.Timer(3 * TIMEOUT_S, process.kill)  # who waits for its output reads to the end
+        watchdog.start()
 
         def end():
+            watchdog.cancel()
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout, process.stderr):
@@ -175,14 +178,22 @@ class Messages(Case):
                          "[4] a.y reply r 5 bytes\nKey: v1\nKey: v2\n\nthree\n")
 
     def wait_until_subscribed(self, sub, subject):
-        """Have one message arrive. More than one is never sent to a subscription that is there: the PONG
-        of the publisher comes after its message was handed to all of them."""
-        for _ in range(200):
-            self.midge("pub", subject, "ready?")
-            if select.select([sub.stdout], [], [], 0.1)[0]:
-                return
-            self.assertIsNone(sub.poll())
-        self.fail("nothing arrives")
+        """Have one message arrive, and no more however slow the machine is: it asks for an answer, and while
+        nobody has subscribed the server says so before its PONG. Nobody else may have this subject."""
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT_S) as probe:
+            probe.sendall(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nSUB r 1\r\n')
+            for _ in range(1000):
+                probe.sendall(b"PUB %b r 6\r\nready?\r\nPING\r\n" % subject.encode())
+                heard = b""
+                while not heard.endswith(b"PONG\r\n"):
+                    got = probe.recv(65536)
+                    self.assertNotEqual(got, b"")
+                    heard += got
+                if b"NATS/1.0 503" not in heard:
+                    return
+                self.assertIsNone(sub.poll())
+                time.sleep(0.02)
+        self.fail("it does not subscribe")
 
     def test_raw_and_json(self):
         flags = (("--raw",), ("--json",), ("--json", "--headers-only"))
@@ -193,7 +204,7 @@ class Messages(Case):
         raw, whole, lean = (sub.communicate(timeout=TIMEOUT_S)[0].splitlines() for sub in subs)
         self.assertEqual(raw, [b"ready?", b"x"])
         self.assertEqual([json.loads(line) for line in whole],
-                         [{"subject": "c.1", "bytes": 6, "payload": "ready?"},
+                         [{"subject": "c.1", "reply": "r", "bytes": 6, "payload": "ready?"},
                           {"subject": "c.1", "bytes": 1, "payload": "x", "headers": {"K": ["ü"]}}])
         self.assertEqual(json.loads(lean[1]), {"subject": "c.2", "bytes": 1, "headers": {"K": ["ü"]}})
 
@@ -303,10 +314,10 @@ class Messages(Case):
 
     def test_a_count_that_servers_cannot_read(self):
         for count in ("1000000000", str(2**64 - 1)):
-            sub = self.begin(MIDGE, "sub", "--raw", "--count", count, "m")
-            self.wait_until_subscribed(sub, "m")
+            sub = self.begin(MIDGE, "sub", "--raw", "--count", count, f"m.{count}")
+            self.wait_until_subscribed(sub, f"m.{count}")
             self.assertEqual(self.read_line(sub), "ready?")
-            self.begin_responder("n", "x", "--count", count, "--queue", count)
+            self.begin_responder(f"n.{count}", "x", "--count", count)
         self.midge("sub", "m", "--count", str(2**64), status=USAGE)
 
     def test_sub_ends_when_nothing_comes(self):
