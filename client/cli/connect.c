@@ -76,8 +76,8 @@ int midge_cli_fail(const struct midge_cli *cli, const char *what, enum midge_sta
     const int found = exit_of(status);
     const char *more = "";
 
-    /* The last error of a client is about its connection. */
-    if (found == MIDGE_CLI_EXIT_CONNECTION && cli->client != NULL)
+    /* The last error of a client is about its connection, and so is all that happens before it. */
+    if (cli->client != NULL && (found == MIDGE_CLI_EXIT_CONNECTION || !cli->is_connected))
         more = midge_client_error(cli->client);
     midge_cli_say("%s: %s%s%s", what, midge_client_status_text(status), *more != '\0' ? ": " : "",
                   more);

@@ -383,6 +383,8 @@ class Requests(Case):
         self.midge("req", "x", "hi", "-s", "nats://127.0.0.1:1", status=CONNECTION)
         self.assertIn("127.0.0.1:1", self.said)
         self.midge("rtt", "-s", "unix:///nowhere.sock", status=CONNECTION)
+        self.midge("rtt", "--creds", "/nowhere.creds", status=CONNECTION)
+        self.assertIn("/nowhere.creds", self.said)
 
     def test_an_answer_with_headers(self):
         self.begin_responder("h", "fixed answer", "-H", "From:me")
