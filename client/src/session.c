@@ -455,11 +455,16 @@ static enum midge_status put_connect(struct midge_client *client, const struct p
 static void send_connect(struct midge_link *link)
 {
     struct midge_client *client = link->client;
+    const char *file = client->options.credentials_file;
     struct proof proof = {0};
     const char *why = make_proof(client, &proof);
 
     if (why != NULL) {
-        midge_session_lost(link, MIDGE_E_CONFIG, why);
+        char text[TEXT_CAP];
+
+        (void)snprintf(text, sizeof(text), "%.100s%s%s", file == NULL ? "" : file,
+                       file == NULL ? "" : ": ", why);
+        midge_session_lost(link, MIDGE_E_CONFIG, text);
     } else if (put_connect(client, &proof) != MIDGE_OK) {
         midge_session_lost(link, MIDGE_E_MEMORY, "no memory for CONNECT");
     } else {

@@ -86,7 +86,7 @@ static void credentials_file_opens_the_account(struct midge_rig *rig)
     options.credentials_file = stranger.path;
     expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.credentials_file = "/nowhere/user.creds";
-    expect_refusal(rig, &options, MIDGE_E_CONFIG, "No such file");
+    expect_refusal(rig, &options, MIDGE_E_CONFIG, "/nowhere/user.creds: No such file");
     options.credentials_file = no_creds.path;
     expect_refusal(rig, &options, MIDGE_E_CONFIG, "no credentials file");
     midge_rig_server_end(&server);
