@@ -158,8 +158,8 @@ bool midge_cli_knows_who(const struct midge_cli *cli);
 
 /* --- context.c --- */
 
-/** Take what the context of the `nats` command says that nobody has said yet. Ends with status 2 if
- * one is asked for that is not there. */
+/** Take what the context of the `nats` command says that nobody has said yet. Ends with status 2
+ * for one that is asked for, or selected and in use, and cannot be read. */
 void midge_cli_apply_context(struct midge_cli *cli);
 
 /* --- connect.c --- */

@@ -72,6 +72,22 @@ static const char *text_of(struct json_t *context, const char *key, bool is_path
     return json_string_value(value);
 }
 
+/* What is not understood must not be passed over: the message would go to another server. */
+static void check(const struct midge_cli *cli, const char *path)
+{
+    static const char *const texts[] = {"url",  "user", "password", "token", "creds",
+                                        "nkey", "ca",   "cert",     "key",   "inbox_prefix"};
+
+    if (!json_is_object(cli->context))
+        midge_cli_usage(cli, "%s is no JSON object", path);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        json_t *value = json_object_get(cli->context, texts[i]);
+
+        if (value != NULL && !json_is_string(value) && !json_is_null(value))
+            midge_cli_usage(cli, "%s: \"%s\" is no string", path, texts[i]);
+    }
+}
+
 /* Each value is taken where there is none yet. */
 static void take(struct midge_cli *cli, struct json_t *context)
 {
@@ -119,14 +135,12 @@ void midge_cli_apply_context(struct midge_cli *cli)
         goto out;
     if (strchr(name, '/') != NULL || !make_path(path, "context/", name, ".json"))
         midge_cli_usage(cli, "'%s' cannot be the name of a context", name);
-    if (access(path, R_OK) != 0) {
-        if (is_asked_for)
-            midge_cli_usage(cli, "there is no context %s: %s: %s", name, path, strerror(errno));
-        goto out;
-    }
+    if (access(path, R_OK) != 0)
+        midge_cli_usage(cli, "cannot read context %s: %s: %s", name, path, strerror(errno));
     cli->context = json_load_file(path, 0, &error);
     if (cli->context == NULL)
         midge_cli_usage(cli, "%s:%d:%d: %s", path, error.line, error.column, error.text);
+    check(cli, path);
     take(cli, cli->context);
 out:
     free(selected);

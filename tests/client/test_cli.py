@@ -140,7 +140,7 @@ class Help(Case):
             (("service", "a.b", "c", "d"), "there is no service 'a.b'"),
             (("service", "a", "b", "c", "--release", "one"), "in version 'one'"),
             (("service", "a", "b", "c", "--endpoint", "x y"), "no endpoint is called 'x y'"),
-            (("pub", "a", "b", "--context", "none"), "there is no context none"),
+            (("pub", "a", "b", "--context", "none"), "cannot read context none"),
             (("pub", "a", "b", "--context", "../x"), "cannot be the name of a context"),
             (("pub", "a", "b", "--nkey", "/nowhere"), "/nowhere: No such file"),
             (("pub", "a", "b", "--password", "x"), "--password needs --user"),
@@ -617,6 +617,19 @@ class BesideNats(Case):
         path.write_text("{ no JSON")
         self.midge("rtt", "--context", "here", status=USAGE)
         self.assertIn("here.json:1:", self.said)
+        for text, why in (("[]", "no JSON object"), ('{"url": 4222}', '"url" is no string')):
+            path.write_text(text)
+            self.midge("rtt", "--context", "here", status=USAGE)
+            self.assertRegex(self.said, rf"here\.json\W.*{why}")
+        path.unlink()
+        path.symlink_to(path)
+        Path(self.home.name, "nats/context.txt").write_text("here")
+        for _ in range(2):
+            self.midge("rtt", status=USAGE, **del_url)
+            self.assertIn("cannot read context here", self.said)
+            path.unlink(missing_ok=True)
+        self.midge("rtt", "-c", "1")
+        Path(self.home.name, "nats/context.txt").unlink()
 
 
 if __name__ == "__main__":
