@@ -39,7 +39,8 @@ def build(command, directory, environment):
 
 
 def build_with_go(package, program):
-    environment = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    # An older go fetches the toolchain that go.mod asks for, as it does for nats-server (peers.sh).
+    environment = {"GOTOOLCHAIN": "auto", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     fetch(["go", "mod", "download"], HERE / "go", environment)
     build(["go", "build", "-o", str(program), package], HERE / "go", environment)
 
