@@ -235,6 +235,9 @@ enum midge_status midge_cli_next_line(const struct midge_cli *cli, struct midge_
 /** Print one message: as JSON, raw, or for people. @param number  from 1; 0 = do not show it */
 void midge_cli_print_msg(const struct midge_cli *cli, const struct midge_msg *msg, uint64_t number);
 
+/** Print a text that is somebody else's. A terminal gets no control characters with it. */
+void midge_cli_print_text(FILE *file, bool is_terminal, struct midge_slice text);
+
 /** Set a text in a JSON object: under `name`, or, if it is no UTF-8, in base64 under `name`_base64.
  */
 void midge_cli_set_text(struct json_t *object, const char *name, const char *text);

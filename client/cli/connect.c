@@ -42,12 +42,15 @@ bool midge_cli_is_stopped(void)
 
 void midge_cli_say(const char *format, ...)
 {
+    char text[1024]; /* what is longer loses its end */
     va_list arguments;
 
-    (void)fputs("midge: ", stderr);
     va_start(arguments, format);
-    (void)vfprintf(stderr, format, arguments);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
+    (void)fputs("midge: ", stderr);
+    /* There may be words of a server in it. */
+    midge_cli_print_text(stderr, isatty(STDERR_FILENO) == 1, midge_slice_text(text));
     (void)fputc('\n', stderr);
 }
 
@@ -79,8 +82,8 @@ int midge_cli_fail(const struct midge_cli *cli, const char *what, enum midge_sta
     /* The last error of a client is about its connection, and so is all that happens before it. */
     if (cli->client != NULL && (found == MIDGE_CLI_EXIT_CONNECTION || !cli->is_connected))
         more = midge_client_error(cli->client);
-    midge_cli_say("%s: %s%s%s", what, midge_client_status_text(status), *more != '\0' ? ": " : "",
-                  more);
+    midge_cli_say("%.200s%s: %s%s%s", what, strlen(what) > 200 ? "…" : "",
+                  midge_client_status_text(status), *more != '\0' ? ": " : "", more);
     return found;
 }
 

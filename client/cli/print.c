@@ -130,21 +130,48 @@ static void print_json(const struct midge_cli *cli, const struct midge_msg *msg)
 
 /* --- people --- */
 
-/* A terminal gets no control characters of somebody else's. */
-static void print_text(const struct midge_cli *cli, struct midge_slice text)
+/* Bytes of the character in front that a terminal may have; 0 if it is a control character, or no
+ * UTF-8: terminals that expect other texts obey the bytes from 0x80 to 0x9f. */
+static uint32_t harmless_len(struct midge_slice text)
 {
-    if (!cli->is_terminal) {
-        (void)fwrite(text.base, 1, text.len, stdout);
+    const uint8_t first = text.base[0];
+    uint32_t len = 2;
+
+    if (first < 0x80)
+        return (first >= ' ' && first != 0x7f) || first == '\n' || first == '\t' ? 1 : 0;
+    if (first >= 0xe0)
+        len = first >= 0xf0 ? 4 : 3;
+    if (first < 0xc2 || first > 0xf4 || len > text.len)
+        return 0;
+    for (uint32_t i = 1; i < len; i++) {
+        if ((text.base[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    /* U+0080 to U+009F are control characters, too. */
+    return first == 0xc2 && text.base[1] < 0xa0 ? 0 : len;
+}
+
+void midge_cli_print_text(FILE *file, bool is_terminal, struct midge_slice text)
+{
+    if (!is_terminal) {
+        (void)fwrite(text.base, 1, text.len, file);
         return;
     }
-    for (uint32_t i = 0; i < text.len; i++) {
-        const uint8_t byte = text.base[i];
+    while (text.len > 0) {
+        const uint32_t harmless = harmless_len(text);
+        const uint32_t used = harmless > 0 ? harmless : 1;
 
-        if ((byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7f)
-            (void)printf("\\x%02x", byte);
+        if (harmless > 0)
+            (void)fwrite(text.base, 1, harmless, file);
         else
-            (void)putchar(byte);
+            (void)fprintf(file, "\\x%02x", text.base[0]);
+        text = midge_slice_make(text.base + used, text.len - used);
     }
+}
+
+static void print_text(const struct midge_cli *cli, struct midge_slice text)
+{
+    midge_cli_print_text(stdout, cli->is_terminal, text);
 }
 
 static void print_payload(const struct midge_cli *cli, const struct midge_msg *msg)

@@ -5,7 +5,8 @@
 
 #include "cli.h"
 
-static void print_text(const struct midge_server_info *server, uint64_t rtt_ns)
+static void print_text(const struct midge_cli *cli, const struct midge_server_info *server,
+                       uint64_t rtt_ns)
 {
     const struct {
         const char *name;
@@ -21,8 +22,11 @@ static void print_text(const struct midge_server_info *server, uint64_t rtt_ns)
     };
 
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-        if (*lines[i].value != '\0')
-            (void)printf("%-28s %s\n", lines[i].name, lines[i].value);
+        if (*lines[i].value == '\0')
+            continue;
+        (void)printf("%-28s ", lines[i].name);
+        midge_cli_print_text(stdout, cli->is_terminal, midge_slice_text(lines[i].value));
+        (void)putchar('\n');
     }
     (void)printf("%-28s %llu\n", "this client's number", (unsigned long long)server->client_id);
     (void)printf("%-28s %u bytes\n", "largest message", server->max_payload);
@@ -66,7 +70,7 @@ static int run(struct midge_cli *cli)
     if (cli->is_json)
         print_json(&server, rtt_ns);
     else
-        print_text(&server, rtt_ns);
+        print_text(cli, &server, rtt_ns);
     return MIDGE_CLI_EXIT_OK;
 }
 

@@ -361,6 +361,8 @@ class Messages(Case):
         for arguments in (("pub", "a b", "x"), ("pub", "a.*", "x"), ("sub", "a..b"), ("req", "", "x"),
                           ("pub", "a\r\nPUB b 0\r\n", "x"), ("sub", "a", "--queue", "b c")):
             self.midge(*arguments, status=USAGE)
+        self.midge("pub", "a" * 5000, "x", status=USAGE)
+        self.assertRegex(self.said, "^midge: a{200}…: the subject .* is not valid")
         self.midge("pub", "a", stdin=b"x" * (2 * 1024 * 1024), status=ERROR)
         self.assertIn("longer than the server takes", self.said)
 
@@ -481,6 +483,43 @@ class Service(Case):
         self.assertEqual(many, "x\n")
 
 
+HOSTILE = "\x1b]0;\u009b\x07ü"  # what a server may not do to a terminal, and a letter
+
+
+class Hostile(unittest.TestCase):
+    def run_at_terminal(self, answer, *arguments):
+        """Run it with a server that names itself HOSTILE and says `answer` to PING. Returns what a terminal
+        shows."""
+        info = json.dumps({"server_id": "x", "server_name": HOSTILE, "version": "2.15.2", "headers": True,
+                           "max_payload": 1024})
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            master, slave = pty.openpty()
+            self.addCleanup(os.close, master)
+            url = f"nats://127.0.0.1:{listener.getsockname()[1]}"
+            process = subprocess.Popen([MIDGE, *arguments, "-s", url], stdin=subprocess.DEVNULL,
+                                       stdout=slave, stderr=slave)
+            os.close(slave)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            listener.settimeout(TIMEOUT_S)
+            conn = listener.accept()[0]
+        with conn:
+            conn.settimeout(TIMEOUT_S)
+            conn.sendall(f"INFO {info}\r\n".encode())
+            while heard := conn.recv(65536):
+                conn.sendall(heard.count(b"PING\r\n") * answer)
+            process.wait(TIMEOUT_S)
+        return os.read(master, 65536).decode()
+
+    def test_the_terminal_gets_no_control_characters_of_a_server(self):
+        shown = self.run_at_terminal(b"PONG\r\n", "server", "info")
+        self.assertRegex(shown, r"name +\\x1b\]0;\\xc2\\x9b\\x07ü\r\n")
+        shown = self.run_at_terminal(b"-ERR '%b'\r\n" % HOSTILE.encode(), "rtt")
+        self.assertIn("]0;", shown)
+        for character in "\x1b\u009b\x07":
+            self.assertNotIn(character, shown)
+
+
 class Server(Case):
     def test_rtt(self):
         found = json.loads(self.midge("rtt", "--count", "50", "--json"))
@@ -580,13 +619,13 @@ class Terminal(Case):
             os.close(slave)
             self.addCleanup(sub.kill)
             while sub.poll() is None:
-                self.midge("pub", "t", stdin=b"\x1b]0;evil\x07")
+                self.midge("pub", "t", stdin="\x1b]0;evil\x07 ü\u009b".encode() + b"\x9b\xe2\x82")
                 time.sleep(0.02)
             shown = os.read(master, 65536)
             self.assertIn(wanted, shown)
             self.assertEqual(sub.returncode, OK)
             self.assertNotIn(b"\x1b]", shown)
-            self.assertIn(b"\\x1b]0;evil\\x07", shown)
+            self.assertIn(b"\\x1b]0;evil\\x07 \xc3\xbc\\xc2\\x9b\\x9b\\xe2\\x82", shown)
 
 
 @unittest.skipUnless(NATS, "NATS_CLI is not set")
