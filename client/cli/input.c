@@ -28,8 +28,12 @@ static void fail(const char *why)
 
 static void grow(char **bytes, size_t *cap)
 {
-    const size_t larger = *cap == 0 ? READ_LEN_FIRST : *cap * 2;
+    size_t larger = *cap == 0 ? READ_LEN_FIRST : *cap * 2;
     char *grown;
+
+    /* A byte more, by which a longer one is told. */
+    if (larger > PAYLOAD_LEN_MAX)
+        larger = PAYLOAD_LEN_MAX + 1u;
 
     if (*cap > PAYLOAD_LEN_MAX)
         fail("more than 64 MiB in one payload, which no server takes");
