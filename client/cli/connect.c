@@ -74,6 +74,22 @@ static int exit_of(enum midge_status status)
     return status == MIDGE_OK ? MIDGE_CLI_EXIT_OK : MIDGE_CLI_EXIT_ERROR;
 }
 
+/* What to do about it; "" where that is plain. */
+static const char *advice_of(enum midge_status status)
+{
+    if (status == MIDGE_E_SUBJECT)
+        return " (words with dots between them and no blanks, at most 4,000 bytes; * and > only "
+               "for "
+               "who listens)";
+    if (status == MIDGE_E_AUTH)
+        return " (who connects: --user and --password, --token, --nkey, --creds, or a context)";
+    if (status == MIDGE_E_NO_SERVERS)
+        return " (where one is: --server, $NATS_URL, or a context)";
+    if (status == MIDGE_E_TIMEOUT)
+        return " (--timeout says how long to wait)";
+    return "";
+}
+
 int midge_cli_fail(const struct midge_cli *cli, const char *what, enum midge_status status)
 {
     const int found = exit_of(status);
@@ -82,8 +98,9 @@ int midge_cli_fail(const struct midge_cli *cli, const char *what, enum midge_sta
     /* The last error of a client is about its connection, and so is all that happens before it. */
     if (cli->client != NULL && (found == MIDGE_CLI_EXIT_CONNECTION || !cli->is_connected))
         more = midge_client_error(cli->client);
-    midge_cli_say("%.200s%s: %s%s%s", what, strlen(what) > 200 ? "…" : "",
-                  midge_client_status_text(status), *more != '\0' ? ": " : "", more);
+    midge_cli_say("%.200s%s: %s%s%s%s", what, strlen(what) > 200 ? "…" : "",
+                  midge_client_status_text(status), *more != '\0' ? ": " : "", more,
+                  advice_of(status));
     return found;
 }
 
@@ -205,7 +222,11 @@ int midge_cli_drain(struct midge_cli *cli)
     /* Where the connection is gone, nothing is on its way. */
     if (status == MIDGE_OK || status == MIDGE_E_CLOSED || status == MIDGE_E_DISCONNECTED)
         return MIDGE_CLI_EXIT_OK;
-    return midge_cli_fail(cli, "drain", status);
+    if (status != MIDGE_E_TIMEOUT)
+        return midge_cli_fail(cli, "drain", status);
+    midge_cli_say("drain: what is on its way, or queued, was not done with in %u s",
+                  DRAIN_MS / 1000);
+    return MIDGE_CLI_EXIT_TIMEOUT;
 }
 
 int midge_cli_end(struct midge_cli *cli, int status)
