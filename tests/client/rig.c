@@ -1,9 +1,12 @@
 /* Checks, clients and main of the client library's tests. */
 #include "rig.h"
 
+#include <ftw.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -250,23 +253,51 @@ static bool is_named(const char *name, int count, char **names)
     return count == 0;
 }
 
-int midge_rig_main(int argc, char **argv, const struct midge_rig_case *cases, uint32_t case_count)
+static void run_cases(struct midge_rig *rig, const struct midge_rig_case *cases,
+                      uint32_t case_count, int name_count, char **names)
 {
-    struct midge_rig rig = {.is_midge = false};
-    const int first = read_flags(&rig, argc, argv);
-
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)alarm(PROGRAM_MAX_S);
     (void)unsetenv("NATS_URL");
-    midge_rig_server_start(&rig, &rig.server, NULL);
+    midge_rig_server_start(rig, &rig->server, NULL);
     for (uint32_t i = 0; i < case_count; i++) {
-        if (!is_named(cases[i].name, argc - first, argv + first))
+        if (!is_named(cases[i].name, name_count, names))
             continue;
         current_case = cases[i].name;
-        cases[i].run_cb(&rig);
+        cases[i].run_cb(rig);
         printf("ok %s\n", cases[i].name);
         (void)fflush(stdout);
     }
     current_case = "the end";
-    midge_rig_server_end(&rig.server);
-    return EXIT_SUCCESS;
+    midge_rig_server_end(&rig->server);
+}
+
+static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *place)
+{
+    (void)status;
+    (void)kind;
+    (void)place;
+    return remove(path);
+}
+
+int midge_rig_main(int argc, char **argv, const struct midge_rig_case *cases, uint32_t case_count)
+{
+    struct midge_rig rig = {.folder = "/tmp/midge-client-test.XXXXXX"};
+    const int first = read_flags(&rig, argc, argv);
+    pid_t child;
+    int status;
+
+    CHECK(mkdtemp(rig.folder) != NULL);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        run_cases(&rig, cases, case_count, argc - first, argv + first);
+        return EXIT_SUCCESS;
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    (void)nftw(rig.folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    (void)fprintf(stderr, "fail: ended by signal %d\n", WTERMSIG(status));
+    return EXIT_FAILURE;
 }

@@ -89,6 +89,7 @@ struct midge_rig {
     bool is_midge;
     enum midge_io io;
     bool is_thread_safe;
+    char folder[64];                /* for files; removed after the program, however that ends */
     struct midge_rig_server server; /* for all cases; none may stop it */
 };
 
@@ -199,7 +200,9 @@ struct midge_rig_case {
         .name = #function, .run_cb = (function)                                                    \
     }
 
-/** Run the cases that the command line names, or all. @return status of the program */
+/** Run the cases that the command line names, or all, in a child: whatever ends that, no file is
+ * left.
+ * @return status of the program */
 int midge_rig_main(int argc, char **argv, const struct midge_rig_case *cases, uint32_t case_count);
 
 #endif

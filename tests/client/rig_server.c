@@ -116,7 +116,8 @@ void midge_rig_server_again(struct midge_rig_server *server)
 static void prepare(const struct midge_rig *rig, struct midge_rig_server *server)
 {
     *server = (struct midge_rig_server){.is_midge = rig->is_midge};
-    (void)snprintf(server->folder, sizeof(server->folder), "/tmp/midge-client-test.XXXXXX");
+    CHECK(snprintf(server->folder, sizeof(server->folder), "%s/server.XXXXXX", rig->folder) <
+          (int)sizeof(server->folder));
     CHECK(mkdtemp(server->folder) != NULL);
 }
 
