@@ -161,7 +161,8 @@ static void announced_server_must_be_the_host_of_the_url(struct midge_rig *rig)
     struct midge_client *client;
     char members[768];
 
-    (void)snprintf(members, sizeof(members), "tls { cert_file: \"%s\", key_file: \"%s\" }\n",
+    (void)snprintf(members, sizeof(members),
+                   "tls { cert_file: \"%s\", key_file: \"%s\", timeout: 20 }\n",
                    midge_secret_path("name.pem").path, midge_secret_path("name.key").path);
     cluster.members = members;
     options.tls_ca_file = ca.path;

@@ -100,7 +100,8 @@ static void credentials_go_through_tls(struct midge_rig *rig)
     struct midge_rig_server server;
     char config[16384];
 
-    (void)snprintf(config, sizeof(config), "%s\ntls { cert_file: \"%s\", key_file: \"%s\" }\n",
+    (void)snprintf(config, sizeof(config),
+                   "%s\ntls { cert_file: \"%s\", key_file: \"%s\", timeout: 20 }\n",
                    midge_secret_read("operator.conf").text, midge_secret_path("server.pem").path,
                    midge_secret_path("server.key").path);
     midge_rig_server_start_with(rig, &server, config);

@@ -80,7 +80,8 @@ static void silence_absence_and_loss_are_three_statuses(struct midge_rig *rig)
     (void)midge_rig_subscribe(client, "silent");
     CHECK_STATUS(midge_client_request(client, "silent", "", 0, 20, &reply), MIDGE_E_TIMEOUT);
     midge_rig_server_kill(&server);
-    CHECK_STATUS(midge_client_request(client, "silent", "", 0, 100, &reply), MIDGE_E_DISCONNECTED);
+    CHECK_STATUS(midge_client_request(client, "silent", "", 0, RIG_PATIENCE_MS, &reply),
+                 MIDGE_E_DISCONNECTED);
     CHECK_STATUS(midge_client_request(client, "silent", "", 0, 20, &reply), MIDGE_E_DISCONNECTED);
     midge_client_destroy(client);
     midge_rig_server_end(&server);

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "interop"))
 import harness  # noqa: E402
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 SERVICE = os.environ.get("MIDGE_SERVICE_EXAMPLE") or sys.exit("fail: MIDGE_SERVICE_EXAMPLE is not set")
 NATS = os.environ.get("NATS_CLI") or sys.exit("fail: NATS_CLI is not set")
 KIND = sys.argv.pop(1)

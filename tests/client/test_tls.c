@@ -126,7 +126,7 @@ static void server_that_offers_tls_is_asked_by_who_wants_it(struct midge_rig *ri
 
     (void)snprintf(config, sizeof(config),
                    "allow_non_tls: true\n"
-                   "tls { cert_file: \"%sserver.pem\", key_file: \"%sserver.key\" }\n",
+                   "tls { cert_file: \"%sserver.pem\", key_file: \"%sserver.key\", timeout: 20 }\n",
                    folder.path, folder.path);
     midge_rig_server_start_with(rig, &server, config);
     options.url = server.url;
