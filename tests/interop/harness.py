@@ -15,6 +15,7 @@ from pathlib import Path
 
 SKIPPED = 77
 START_TIMEOUT_S = 20
+PROBE_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 10
 
 SOURCE_DIR = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def python_with_clients():
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK):
             probe = [str(candidate), "-c", "import nats"]
-            if subprocess.run(probe, stderr=subprocess.DEVNULL, timeout=30).returncode == 0:
+            if subprocess.run(probe, stderr=subprocess.DEVNULL, timeout=PROBE_TIMEOUT_S).returncode == 0:
                 return str(candidate)
     return skip("no Python with nats-py (MIDGE_PYTHON)")
 

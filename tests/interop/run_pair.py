@@ -29,7 +29,7 @@ import threading
 import harness
 import run_client
 
-ROUND_TIMEOUT_S = 45
+ROUND_TIMEOUT_S = 100
 SCENARIOS = [
     "request_reply",
     "requests_in_flight",
@@ -97,21 +97,23 @@ class Round:
         """Returns None, or what is wrong."""
         responder = self._start([*responder_command, "responder"])
         if responder.stdout.readline() != "ready\n":
-            return f"the responder did not get ready, and ended with status {responder.wait()}"
+            return f"the responder did not get ready, and ended with status {responder.wait()}{self._late()}"
         requester = self._start([*requester_command, "requester"])
         lines = []
         for line in requester.stdout:
             lines.append(line)
             print(line, end="", flush=True)
         passed = [line.split()[1] for line in lines if line.startswith("ok ")]
-        late = f", both killed after {ROUND_TIMEOUT_S} s" if self._is_late else ""
         if requester.wait() != 0:
-            return f"the requester ended with status {requester.returncode}{late}"
+            return f"the requester ended with status {requester.returncode}{self._late()}"
         if passed != SCENARIOS:
             return f"scenarios passed: {passed}, not {SCENARIOS}"
         if responder.wait() != 0:
-            return f"the responder ended with status {responder.returncode}{late}"
+            return f"the responder ended with status {responder.returncode}{self._late()}"
         return None
+
+    def _late(self):
+        return f", both killed after {ROUND_TIMEOUT_S} s" if self._is_late else ""
 
 
 def main():
