@@ -20,7 +20,7 @@ from pathlib import Path
 
 import harness
 
-CLIENT_TIMEOUT_S = 60
+CLIENT_TIMEOUT_S = 200
 SCENARIOS = [
     "request_reply",
     "no_responders",

@@ -17,7 +17,7 @@
 
 #include <nats/nats.h>
 
-#define WAIT_MS         10000
+#define WAIT_MS         60000
 #define QUIET_MS        200
 #define PAYLOAD_LEN_MAX (1024 * 1024)
 
