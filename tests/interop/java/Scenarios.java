@@ -68,6 +68,7 @@ public final class Scenarios {
     private static Connection connect(Watch watch) throws Exception {
         return Nats.connect(Options.builder()
                 .server(System.getenv("NATS_URL"))
+                .connectionTimeout(WAIT)
                 .reconnectWait(Duration.ofMillis(100))
                 .maxReconnects(100)
                 .reportNoResponders()
