@@ -31,8 +31,7 @@ static_assert(sizeof(MIDGE_SERVICE_PREFIX "STATS..") + NAME_LEN_MAX + MIDGE_NUID
                   MIDGE_CLIENT_SUBJECT_MAX,
               "a control subject would be too long");
 
-/* --- life --------------------------------------------------------------------------------------
- */
+/* --- life --- */
 
 static void free_endpoint(struct midge_endpoint *endpoint)
 {
@@ -97,8 +96,7 @@ static enum midge_status respond_error(const struct midge_msg *request, uint32_t
     return status;
 }
 
-/* --- controls ----------------------------------------------------------------------------------
- */
+/* --- controls --- */
 
 static void answer(struct midge_service *service, const struct midge_msg *request,
                    enum midge_service_verb verb)
@@ -178,8 +176,7 @@ static enum midge_status subscribe_controls(struct midge_service *service, const
     return MIDGE_OK;
 }
 
-/* --- making ------------------------------------------------------------------------------------
- */
+/* --- making --- */
 
 static bool is_good(const struct midge_service_options *options)
 {
@@ -271,8 +268,7 @@ enum midge_status midge_service_create(struct midge_client *client,
     return status;
 }
 
-/* --- endpoints ---------------------------------------------------------------------------------
- */
+/* --- endpoints --- */
 
 static void on_request(void *context, const struct midge_msg *request)
 {
@@ -343,8 +339,7 @@ enum midge_status midge_service_add(struct midge_service *service,
     return status;
 }
 
-/* --- errors ------------------------------------------------------------------------------------
- */
+/* --- errors --- */
 
 enum midge_status midge_service_error(struct midge_service *service,
                                       const struct midge_msg *request, uint32_t code,
@@ -373,8 +368,7 @@ enum midge_status midge_service_error(struct midge_service *service,
     return MIDGE_OK;
 }
 
-/* --- the end -----------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 const char *midge_service_id(const struct midge_service *service)
 {

@@ -11,8 +11,7 @@
 #include "midge/json_write.h"
 #include "service_internal.h"
 
-/* --- names and versions -------------------------------------------------------------------------
- */
+/* --- names and versions --- */
 
 static bool is_digit(char character)
 {
@@ -84,8 +83,7 @@ bool midge_service_is_version(const char *text)
     return *at == '\0';
 }
 
-/* --- texts --------------------------------------------------------------------------------------
- */
+/* --- texts --- */
 
 typedef void (*put_cb)(struct midge_json_writer *writer, const void *context);
 
@@ -213,8 +211,7 @@ enum midge_status midge_endpoint_describe(struct midge_endpoint *endpoint,
     return make_text(&endpoint->metadata, options->metadata, put_endpoint_metadata);
 }
 
-/* --- answers ------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static void put_begin(struct midge_json_writer *writer, const struct midge_service *service,
                       const char *type)

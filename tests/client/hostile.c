@@ -5,8 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* --- the fake's side ---------------------------------------------------------------------------
- */
+/* --- the fake's side --- */
 
 bool midge_hostile_send(const struct midge_rig_fake_conn *conn, const void *bytes, size_t len)
 {
@@ -45,8 +44,7 @@ uint64_t midge_hostile_read_to_end(const struct midge_rig_fake_conn *conn)
     return len;
 }
 
-/* --- the clients' side -------------------------------------------------------------------------
- */
+/* --- the clients' side --- */
 
 static uint64_t read_rss(void)
 {

@@ -39,8 +39,7 @@ void midge_hostile_check_memory(const struct midge_hostile *hostile, uint64_t gr
 /** End all of them. */
 void midge_hostile_close(struct midge_hostile *hostile);
 
-/* --- for talks; thread: the fake's -------------------------------------------------------------
- */
+/* --- for talks; thread: the fake's --- */
 
 /** Send bytes. @return false if the peer has gone */
 bool midge_hostile_send(const struct midge_rig_fake_conn *conn, const void *bytes, size_t len);

@@ -26,8 +26,7 @@
 #define IDLE_TICKS     40u
 #define IDLE_WAKES_MAX 5u
 
-/* --- the world of a case ------------------------------------------------------------------------
- */
+/* --- the world of a case --- */
 
 struct world {
     struct midge_client *client;
@@ -102,8 +101,7 @@ static struct midge_sub *listen_to(struct world *world, const char *subject,
     return sub;
 }
 
-/* --- what works --------------------------------------------------------------------------------
- */
+/* --- what works --- */
 
 static void messages_come_and_go(struct midge_rig *rig)
 {
@@ -226,8 +224,7 @@ static void drain_ends_by_itself(struct midge_rig *rig)
     end(&world);
 }
 
-/* --- several clients ----------------------------------------------------------------------------
- */
+/* --- several clients --- */
 
 static void poll_loop(void *context)
 {
@@ -273,8 +270,7 @@ static void several_clients_share_one_descriptor(struct midge_rig *rig)
     midge_loop_destroy(loop);
 }
 
-/* --- what does not block -------------------------------------------------------------------------
- */
+/* --- what does not block --- */
 
 static void calls_that_wait_elsewhere_return_at_once(struct midge_rig *rig)
 {
@@ -438,8 +434,7 @@ static void full_buffer_blocks_nothing(struct midge_rig *rig)
     midge_rig_server_end(&server);
 }
 
-/* --- host names ----------------------------------------------------------------------------------
- */
+/* --- host names --- */
 
 /* Look-ups that hang, and those that have returned. Thread: any; the look-up's writes the second.
  */
@@ -503,8 +498,7 @@ static void name_that_is_not_found_is_told(struct midge_rig *rig)
     end(&world);
 }
 
-/* --- idleness ----------------------------------------------------------------------------------
- */
+/* --- idleness --- */
 
 static uint32_t wakes_while_idle(struct world *world)
 {

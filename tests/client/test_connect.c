@@ -36,8 +36,7 @@ static void check_fails(struct midge_rig *rig, struct midge_options *options, co
     midge_client_destroy(client);
 }
 
-/* --- where to ----------------------------------------------------------------------------------
- */
+/* --- where to --- */
 
 static void urls_may_be_written_in_several_ways(struct midge_rig *rig)
 {
@@ -168,8 +167,7 @@ static void host_names_are_looked_up(struct midge_rig *rig)
     check_fails(rig, &options, "nats://a..b:4222", MIDGE_E_NO_SERVERS, "host name not found");
 }
 
-/* --- as whom -----------------------------------------------------------------------------------
- */
+/* --- as whom --- */
 
 static void user_and_password_are_sent(struct midge_rig *rig)
 {
@@ -207,8 +205,7 @@ static void token_is_sent(struct midge_rig *rig)
     midge_rig_server_end(&server);
 }
 
-/* --- what the server says ----------------------------------------------------------------------
- */
+/* --- what the server says --- */
 
 static void server_introduces_itself(struct midge_rig *rig)
 {
@@ -288,8 +285,7 @@ static void refusals_of_the_server_are_told(struct midge_rig *rig)
     midge_rig_server_end(&server);
 }
 
-/* --- when it fails -----------------------------------------------------------------------------
- */
+/* --- when it fails --- */
 
 static void nobody_there_is_told_with_words(struct midge_rig *rig)
 {
@@ -403,8 +399,7 @@ static void first_connect_gives_up_after_its_attempts(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- before and after --------------------------------------------------------------------------
- */
+/* --- before and after --- */
 
 static void work_may_begin_before_the_connection(struct midge_rig *rig)
 {
@@ -571,8 +566,7 @@ static void drain_has_a_time_limit(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- statuses -----------------------------------------------------------------------------------
- */
+/* --- statuses --- */
 
 static void each_status_has_words(struct midge_rig *rig)
 {

@@ -44,8 +44,7 @@ static char *repeat(char byte, size_t len)
     return text;
 }
 
-/* --- on their way ------------------------------------------------------------------------------
- */
+/* --- on their way --- */
 
 /* Send the list, and compare what arrives, pair by pair. */
 static void check_travels(struct midge_rig *rig, const struct midge_headers *headers)
@@ -182,8 +181,7 @@ static void server_that_takes_none_gets_none(struct midge_rig *rig)
     midge_rig_fake_end(fake);
 }
 
-/* --- lists -------------------------------------------------------------------------------------
- */
+/* --- lists --- */
 
 static void set_takes_the_place_of_the_first_value(struct midge_rig *rig)
 {
@@ -247,8 +245,7 @@ static void arguments_may_lie_in_the_list(struct midge_rig *rig)
     midge_headers_destroy(headers);
 }
 
-/* --- status ------------------------------------------------------------------------------------
- */
+/* --- status --- */
 
 static void status_and_description_are_read(struct midge_rig *rig)
 {

@@ -15,8 +15,7 @@
 
 #define MIB (1024u * 1024)
 
-/* --- the end at every byte of the handshake ----------------------------------------------------
- */
+/* --- the end at every byte of the handshake --- */
 
 static const char greeting[] = "INFO {\"server_id\":\"F\",\"headers\":true}\r\n";
 static const char pong[] = "PONG\r\n";
@@ -50,8 +49,7 @@ static void a_server_may_go_at_any_byte_of_the_handshake(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- bad beginnings ----------------------------------------------------------------------------
- */
+/* --- bad beginnings --- */
 
 struct beginning {
     const char *text; /* instead of INFO */
@@ -126,8 +124,7 @@ static void an_info_without_end_is_no_connection(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- slow ones ---------------------------------------------------------------------------------
- */
+/* --- slow ones --- */
 
 static void talk_slowly(struct midge_rig_fake_conn *conn)
 {
@@ -188,8 +185,7 @@ static void a_handshake_without_end_is_given_up(struct midge_rig *rig)
     }
 }
 
-/* --- what must not go out in plain text --------------------------------------------------------
- */
+/* --- what must not go out in plain text --- */
 
 struct eavesdropper {
     const char *text;
@@ -242,8 +238,7 @@ static void plain_text_before_encryption_is_refused(struct midge_rig *rig)
         0);
 }
 
-/* --- announcements -----------------------------------------------------------------------------
- */
+/* --- announcements --- */
 
 /* Odd: the list is full in every second round, where the old ones go before the new ones fit. */
 #define ROUNDS 7u
@@ -386,8 +381,7 @@ static void a_storm_of_infos_is_survived(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- connections that do not last --------------------------------------------------------------
- */
+/* --- connections that do not last --- */
 
 static void talk_and_hang_up(struct midge_rig_fake_conn *conn)
 {
@@ -464,8 +458,7 @@ static void what_is_queued_at_the_end_counts_as_lost(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- call-backs in between ---------------------------------------------------------------------
- */
+/* --- call-backs in between --- */
 
 /* Requests under way, and what their call-backs do when the connection is lost. */
 struct chain {
@@ -615,8 +608,7 @@ static void a_client_may_be_ended_in_the_turn_that_connects_it(struct midge_rig 
     midge_hostile_close(&hostile);
 }
 
-/* --- what a client says of itself --------------------------------------------------------------
- */
+/* --- what a client says of itself --- */
 
 struct listener {
     char line[1024];

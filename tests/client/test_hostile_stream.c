@@ -17,8 +17,7 @@
 
 #define MIB (1024u * 1024)
 
-/* --- single attacks ----------------------------------------------------------------------------
- */
+/* --- single attacks --- */
 
 struct attack {
     const char *bytes;
@@ -246,8 +245,7 @@ static void the_words_of_an_error_are_printable(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- lines and bodies without end --------------------------------------------------------------
- */
+/* --- lines and bodies without end --- */
 
 /* A word, then a letter again and again, until the peer goes. */
 static void talk_endless(struct midge_rig_fake_conn *conn)
@@ -291,8 +289,7 @@ static void a_line_without_end_is_not_kept(struct midge_rig *rig)
     expect_end_of(rig, "", MIDGE_E_CONTROL_LINE);
 }
 
-/* --- the end at every byte ---------------------------------------------------------------------
- */
+/* --- the end at every byte --- */
 
 static const char frames[] = "MSG a 2 1\r\nx\r\nHMSG a 2 r 12 13\r\nNATS/1.0\r\n\r\ny\r\nPING\r\n";
 
@@ -324,8 +321,7 @@ static void a_server_may_go_at_any_byte(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- floods ------------------------------------------------------------------------------------
- */
+/* --- floods --- */
 
 struct flood {
     const char *frame;
@@ -479,8 +475,7 @@ static void a_slow_subscription_may_be_destroyed_when_told(struct midge_rig *rig
     midge_hostile_close(&hostile);
 }
 
-/* --- call-backs that end things ----------------------------------------------------------------
- */
+/* --- call-backs that end things --- */
 
 struct destroyer {
     struct midge_sub *sub;
@@ -542,8 +537,7 @@ static void a_drain_that_nobody_answers_ends(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- replies -----------------------------------------------------------------------------------
- */
+/* --- replies --- */
 
 #define REQUESTS 3u
 
@@ -609,8 +603,7 @@ static void a_request_gets_its_reply_and_no_other(struct midge_rig *rig)
     midge_hostile_close(&hostile);
 }
 
-/* --- a server that does not read, or does not answer -------------------------------------------
- */
+/* --- a server that does not read, or does not answer --- */
 
 static void talk_deaf(struct midge_rig_fake_conn *conn)
 {

@@ -59,8 +59,7 @@ static void end_world(void)
     midge_certificates_deinit(&world.certificates);
 }
 
-/* --- a server that speaks TLS ------------------------------------------------------------------
- */
+/* --- a server that speaks TLS --- */
 
 struct secure_conn {
     const struct midge_rig_fake_conn *conn;
@@ -156,8 +155,7 @@ static void serve_secure(const struct midge_rig_fake_conn *conn, struct midge_tl
     midge_tls_destroy(secure.tls);
 }
 
-/* --- who is at the other end -------------------------------------------------------------------
- */
+/* --- who is at the other end --- */
 
 struct talk {
     struct midge_tls_context *context;
@@ -255,8 +253,7 @@ static void an_announced_server_needs_the_certificate_of_the_users_host(struct m
     CHECK(!announce(rig, world.name));
 }
 
-/* --- no encryption any more --------------------------------------------------------------------
- */
+/* --- no encryption any more --- */
 
 /* Encrypted at first; then, from another server or from somebody in between, in plain text. */
 static void talk_encrypted_once(struct midge_rig_fake_conn *conn)
@@ -293,8 +290,7 @@ static void what_was_encrypted_once_is_not_sent_in_plain_text(struct midge_rig *
     CHECK_EQUAL(talk.plain_heard, 0);
 }
 
-/* --- handshakes that end badly -----------------------------------------------------------------
- */
+/* --- handshakes that end badly --- */
 
 static void talk_garbage(struct midge_rig_fake_conn *conn)
 {

@@ -18,8 +18,7 @@
 
 #include "rig.h"
 
-/* --- threads -----------------------------------------------------------------------------------
- */
+/* --- threads --- */
 
 /* What a second thread gets. */
 struct stranger {
@@ -112,8 +111,7 @@ static void client_may_be_made_by_another_thread(struct midge_rig *rig)
     CHECK(pthread_join(thread, NULL) == 0);
 }
 
-/* --- fork --------------------------------------------------------------------------------------
- */
+/* --- fork --- */
 
 static int status_of_child(struct midge_client *client, struct midge_sub *sub)
 {
@@ -214,8 +212,7 @@ static void epoll_serves_where_io_uring_is_blocked(struct midge_rig *rig)
     CHECK_EQUAL(status, 0);
 }
 
-/* --- interrupts --------------------------------------------------------------------------------
- */
+/* --- interrupts --- */
 
 static void *interrupt_later(void *context)
 {
@@ -313,8 +310,7 @@ static void other_signals_end_no_wait(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- several clients ---------------------------------------------------------------------------
- */
+/* --- several clients --- */
 
 static void several_clients_share_a_loop(struct midge_rig *rig)
 {
@@ -372,8 +368,7 @@ static void spinning_client_works(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- a foreign event loop ----------------------------------------------------------------------
- */
+/* --- a foreign event loop --- */
 
 /* Poll the client's descriptor with poll(2), and the client when it is readable, until done. */
 static void poll_until(struct midge_client *client, int fd, const bool *is_done)

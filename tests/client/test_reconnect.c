@@ -55,8 +55,7 @@ static void find_again(struct pair *pair)
     WAIT_UNTIL(pair->client, midge_client_state(pair->client) == MIDGE_CLIENT_CONNECTED);
 }
 
-/* --- the same server ---------------------------------------------------------------------------
- */
+/* --- the same server --- */
 
 static void lost_connection_comes_back_and_says_so(struct midge_rig *rig)
 {
@@ -264,8 +263,7 @@ static void loss_ends_the_drain_of_a_subscription(struct midge_rig *rig)
     end(&pair);
 }
 
-/* --- when to give up ---------------------------------------------------------------------------
- */
+/* --- when to give up --- */
 
 static void without_reconnects_a_loss_closes(struct midge_rig *rig)
 {
@@ -374,8 +372,7 @@ static void wait_has_a_random_part(struct midge_rig *rig)
     CHECK(arrivals.at_ns[15] - arrivals.at_ns[0] >= 10000000);
 }
 
-/* --- other servers -----------------------------------------------------------------------------
- */
+/* --- other servers --- */
 
 static void another_configured_server_takes_over(struct midge_rig *rig)
 {
@@ -488,8 +485,7 @@ static void changes_of_the_cluster_are_told_once_each(struct midge_rig *rig)
     midge_rig_fake_end(fake);
 }
 
-/* --- silence -----------------------------------------------------------------------------------
- */
+/* --- silence --- */
 
 static void silent_server_is_left(struct midge_rig *rig)
 {

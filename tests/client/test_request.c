@@ -6,8 +6,7 @@
 
 #include "rig.h"
 
-/* --- one reply ---------------------------------------------------------------------------------
- */
+/* --- one reply --- */
 
 static void request_gets_its_reply(struct midge_rig *rig)
 {
@@ -146,8 +145,7 @@ static void inbox_prefix_can_be_set(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- asynchronous ------------------------------------------------------------------------------
- */
+/* --- asynchronous --- */
 
 /* What a request has come to. */
 struct outcome {
@@ -312,8 +310,7 @@ static void open_requests_are_bounded(struct midge_rig *rig)
     CHECK_EQUAL(outcome.count, COUNT);
 }
 
-/* --- many replies ------------------------------------------------------------------------------
- */
+/* --- many replies --- */
 
 /* Answers `count` times, then with nothing if `has_end`. */
 struct answers {
@@ -443,8 +440,7 @@ static void many_replies_may_be_cancelled_at_one(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- responding --------------------------------------------------------------------------------
- */
+/* --- responding --- */
 
 static void retained_request_may_be_answered_later(struct midge_rig *rig)
 {

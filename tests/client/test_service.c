@@ -46,8 +46,7 @@ static void expect_nobody(struct midge_client *client, const char *subject)
                  MIDGE_E_NO_RESPONDERS);
 }
 
-/* --- what they say ------------------------------------------------------------------------------
- */
+/* --- what they say --- */
 
 static void each_form_of_each_verb_is_answered(struct midge_rig *rig)
 {
@@ -167,8 +166,7 @@ static void names_and_versions_are_checked(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- requests -----------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 /* Two instances with one endpoint each. @return how many of them answer one request */
 static uint32_t count_answers(const struct midge_rig *rig, const char *queue)
@@ -354,8 +352,7 @@ static void retained_request_is_answered_later(struct midge_rig *rig)
     midge_client_destroy(server);
 }
 
-/* --- the end ------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static void drained_service_answers_what_was_on_its_way(struct midge_rig *rig)
 {
@@ -449,8 +446,7 @@ static void services_are_there_again_after_a_reconnect(struct midge_rig *rig)
     midge_rig_server_end(&server);
 }
 
-/* --- threads ------------------------------------------------------------------------------------
- */
+/* --- threads --- */
 
 struct meeting {
     struct midge_client *client;

@@ -20,8 +20,7 @@
 /* Until a thread that was just started is waiting, most likely. */
 #define SETTLE_MS 20u
 
-/* --- threads -----------------------------------------------------------------------------------
- */
+/* --- threads --- */
 
 /* What one thread works with. */
 struct worker {
@@ -89,8 +88,7 @@ static void end_responder(struct responder *responder)
     midge_client_destroy(responder->client);
 }
 
-/* --- each its own ------------------------------------------------------------------------------
- */
+/* --- each its own --- */
 
 /* What a message says of itself. */
 struct stamp {
@@ -286,8 +284,7 @@ static void flushes_of_many_threads_return(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- one subscription, many takers -------------------------------------------------------------
- */
+/* --- one subscription, many takers --- */
 
 static void *take_all(void *context)
 {
@@ -338,8 +335,7 @@ static void messages_of_one_subscription_are_taken_once_each(struct midge_rig *r
     midge_client_destroy(client);
 }
 
-/* --- the reader's place ------------------------------------------------------------------------
- */
+/* --- the reader's place --- */
 
 static void *take_one(void *context)
 {
@@ -460,8 +456,7 @@ static void interrupt_ends_one_wait(struct midge_rig *rig)
     midge_client_destroy(client);
 }
 
-/* --- coming and going --------------------------------------------------------------------------
- */
+/* --- coming and going --- */
 
 static bool is_over(const struct worker *worker)
 {

@@ -10,8 +10,7 @@
 /* Far more than one handshake takes, and far less than a test may. */
 #define SHORT_MS 1500u
 
-/* --- servers and clients ------------------------------------------------------------------------
- */
+/* --- servers and clients --- */
 
 /* A server with this certificate. @param members  more of its tls block */
 static void start(const struct midge_rig *rig, struct midge_rig_server *server,
@@ -81,8 +80,7 @@ static void expect_refusal(const struct midge_rig *rig, const struct midge_optio
     midge_client_destroy(client);
 }
 
-/* --- when ----------------------------------------------------------------------------------------
- */
+/* --- when --- */
 
 static void tls_url_is_encrypted(struct midge_rig *rig)
 {
@@ -187,8 +185,7 @@ static void handshake_first_is_a_choice_where_the_server_waits(struct midge_rig 
     midge_rig_server_end(&server);
 }
 
-/* --- whom --------------------------------------------------------------------------------------
- */
+/* --- whom --- */
 
 /* What a client that trusts ca.pem says to a certificate, seen through a host of the URL. */
 static void expect_verdict(const struct midge_rig *rig, const char *certificate, const char *host,
@@ -305,8 +302,7 @@ static void files_that_cannot_be_used_are_named(struct midge_rig *rig)
     midge_rig_server_end(&server);
 }
 
-/* --- what goes through -------------------------------------------------------------------------
- */
+/* --- what goes through --- */
 
 #define FLOOD_COUNT 20000u
 

@@ -34,8 +34,7 @@ static bool is_sendable(struct midge_slice name, struct midge_slice value)
     return name.len > 0;
 }
 
-/* --- a block -----------------------------------------------------------------------------------
- */
+/* --- a block --- */
 
 /* What was read of the block, its sendable pairs in order, is what the list holds. */
 static void check_list(const struct midge_msg *msg, const struct midge_headers *headers)
@@ -105,8 +104,7 @@ static void read_block(struct midge_slice block)
     midge_headers_destroy(headers);
 }
 
-/* --- a list ------------------------------------------------------------------------------------
- */
+/* --- a list --- */
 
 struct twin {
     char *names[PAIRS_MAX];

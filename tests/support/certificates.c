@@ -13,8 +13,7 @@
 
 #define DAY_S 86400
 
-/* --- files -------------------------------------------------------------------------------------
- */
+/* --- files --- */
 
 static const char *new_path(struct midge_certificates *certificates)
 {
@@ -64,8 +63,7 @@ static void write_key(struct midge_certificates *certificates, EVP_PKEY *key,
     (void)snprintf(out, CERTIFICATES_PATH_CAP, "%s", path);
 }
 
-/* --- certificates ------------------------------------------------------------------------------
- */
+/* --- certificates --- */
 
 static void add_extension(X509 *certificate, X509 *issuer, int kind, const char *value)
 {

@@ -74,7 +74,7 @@ static void to_upper(char *text, size_t len)
         text[i] = (char)toupper((unsigned char)text[i]);
 }
 
-/* --- numbered messages ------------------------------------------------------------------------ */
+/* --- numbered messages --- */
 
 static void publish_numbers(const struct peer *peer, const char *subject)
 {
@@ -113,7 +113,7 @@ static bool is_numbered(const struct midge_msg *msg, uint32_t i)
            is_text(value, number) && !midge_msg_next_header(msg, &position, &name, &value);
 }
 
-/* --- responder -------------------------------------------------------------------------------- */
+/* --- responder --- */
 
 static void count_sink(void *context, const struct midge_msg *msg)
 {
@@ -205,7 +205,7 @@ static void respond_to_all(struct peer *peer)
     must(peer, midge_client_run(peer->client), "run until the drain has ended");
 }
 
-/* --- requester -------------------------------------------------------------------------------- */
+/* --- requester --- */
 
 /* @return borrowed until the next driving call */
 static const struct midge_msg *ask(const struct peer *peer, const char *subject,

@@ -110,8 +110,7 @@ Test(encode, no_responders_counts_its_digits)
     expect_no_responders(midge_slice_make(subject, 68), want);
 }
 
-/* --- a client's ---------------------------------------------------------------------------------
- */
+/* --- a client's --- */
 
 #define L MIDGE_SLICE_LITERAL
 

@@ -266,8 +266,7 @@ Test(facts, a_repeated_list_of_urls_replaces_the_first)
     midge_server_facts_deinit(&facts);
 }
 
-/* --- CONNECT ------------------------------------------------------------------------------------
- */
+/* --- CONNECT --- */
 
 static void expect_connect(const struct midge_connect_options *options, const char *want)
 {

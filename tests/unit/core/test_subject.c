@@ -183,8 +183,7 @@ Test(subject, wildcards_in_the_subject_are_literal)
     expect_match("*", "*", true);
 }
 
-/* --- what a client may send ---------------------------------------------------------------------
- */
+/* --- what a client may send --- */
 
 static void expect_publishable(const char *subject, bool want)
 {

@@ -288,8 +288,7 @@ RING_TEST(outside, an_outer_epoll_sees_it_again_and_again)
     midge_ring_destroy(rig.ring);
 }
 
-/* --- a change of owner --------------------------------------------------------------------------
- */
+/* --- a change of owner --- */
 
 static void *receive_once(void *context)
 {
@@ -333,8 +332,7 @@ Test(outside_uring, has_one_owner_for_good, .timeout = 120, .signal = SIGABRT)
     midge_ring_take(rig.ring);
 }
 
-/* --- after fork() -------------------------------------------------------------------------------
- */
+/* --- after fork() --- */
 
 /* In the child: the ring's descriptors go, and nothing else is touched. */
 static _Noreturn void abandon_in_child(struct rig *rig, uint32_t descriptors_before_ring)

@@ -81,8 +81,7 @@ static uint8_t *server_says(struct rig *rig, uint32_t len, uint32_t *cipher_len_
     return rig_take(&rig->peer, cipher_len_out);
 }
 
-/* --- handshake ----------------------------------------------------------------------------------
- */
+/* --- handshake --- */
 
 Test(tls, both_versions_shake_hands)
 {
@@ -194,8 +193,7 @@ Test(tls, output_is_taken_in_any_pieces)
     close_rig(&rig);
 }
 
-/* --- records ------------------------------------------------------------------------------------
- */
+/* --- records --- */
 
 static void expect_received(struct rig *rig, uint32_t len, uint32_t step)
 {
@@ -335,8 +333,7 @@ Test(tls, a_session_is_never_negotiated_anew)
     close_rig(&rig);
 }
 
-/* --- the end ------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 Test(tls, the_peer_may_end_the_session_behind_its_last_bytes)
 {
@@ -382,8 +379,7 @@ Test(tls, a_shutdown_before_the_handshake_says_nothing)
     close_rig(&rig);
 }
 
-/* --- a broken peer ------------------------------------------------------------------------------
- */
+/* --- a broken peer --- */
 
 static void expect_failed(struct rig *rig, const uint8_t *bytes, uint32_t len, const char *how)
 {

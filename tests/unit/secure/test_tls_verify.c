@@ -293,8 +293,7 @@ Test(tls_verify, the_server_is_told_a_name_but_no_address)
     }
 }
 
-/* --- our own server, which asks for a certificate -----------------------------------------------
- */
+/* --- our own server, which asks for a certificate --- */
 
 /* Move what one says to the other, and let that read. */
 static enum midge_status pass_on(struct midge_tls *from, struct midge_tls *to)
@@ -398,8 +397,7 @@ Test(tls_verify, a_server_that_asks_refuses_a_bad_certificate)
     }
 }
 
-/* --- files --------------------------------------------------------------------------------------
- */
+/* --- files --- */
 
 static void expect_no_context(const struct midge_tls_options *options, const char *reason)
 {
