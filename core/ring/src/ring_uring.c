@@ -417,9 +417,10 @@ static void bell_arm(struct uring *uring)
     uring->is_bell_armed = true;
 }
 
-/* The other one sleeps on that one descriptor only, and the kernel does not pass a signal of one
- * eventfd on to the next from inside of it. Relaxed: who found the owner asleep sees what it wrote
- * before that; if it has come back meanwhile, it has found the doorbell in the word. */
+/* An owner outside of the ring sleeps on outside_fd alone, so a doorbell must write that: the
+ * kernel does not pass a write to bell_fd on from within it. Relaxed: who found the owner asleep
+ * sees what it wrote before that; if it has come back meanwhile, it has found the doorbell in the
+ * word. */
 static void uring_wake(struct midge_ring *ring)
 {
     struct uring *uring = uring_of(ring);
