@@ -64,6 +64,8 @@ async def respond(connection):
             await request.respond(b" ".join(message.data for message in await take_all(work)))
         elif what == "leave":
             await request.respond(b"bye")
+            # To nats-py a message is done when the next one is asked for: a drain would wait for this one.
+            await asked.unsubscribe()
             break
     await connection.drain()
 
