@@ -347,10 +347,8 @@ void midge_client_close(struct midge_client *client, enum midge_status status)
         midge_link_kill(link);
         midge_output_lost(client, link);
     } else if (!client->is_reset_due) {
-        midge_output_discard(client);
-    }
-    if (!client->is_reset_due)
         midge_output_discard(client); /* else the reset does it, when the buffer is back */
+    }
     client->link_number++;
     client->is_looking_up = false;
     midge_request_end_all(client, status == MIDGE_OK ? MIDGE_E_CLOSED : status);
