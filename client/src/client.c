@@ -392,12 +392,7 @@ static void destroy_in_child(struct midge_client *client)
         if (link == NULL || link->client != client)
             continue;
         (void)close(link->fd);
-        loop->links[i] = NULL;
-        midge_tls_destroy(link->tls);
-        midge_out_deinit(&link->cipher);
-        free(link->line);
-        free(link->body);
-        free(link);
+        midge_link_free(link);
     }
 }
 

@@ -453,6 +453,8 @@ MIDGE_MUST_CHECK enum midge_status midge_link_open(struct midge_client *client);
 void midge_link_kill(struct midge_link *link);
 /* Free it, once the ring is done with it. @return false if it is not */
 bool midge_link_reap(struct midge_link *link);
+/* Free it. Its descriptor is closed, and no ring works on it. */
+void midge_link_free(struct midge_link *link);
 void midge_link_event(struct midge_loop *loop, const struct midge_ring_event *event);
 /* Go on with its input. @return false if a caller stopped it */
 bool midge_link_parse(struct midge_link *link);

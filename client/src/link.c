@@ -80,6 +80,16 @@ void midge_link_kill(struct midge_link *link)
     loop->dead = link;
 }
 
+void midge_link_free(struct midge_link *link)
+{
+    midge_loop_remove_link(link->client->loop, link);
+    midge_tls_destroy(link->tls);
+    midge_out_deinit(&link->cipher);
+    free(link->line);
+    free(link->body);
+    free(link);
+}
+
 bool midge_link_reap(struct midge_link *link)
 {
     struct midge_loop *loop = link->client->loop;
@@ -89,12 +99,7 @@ bool midge_link_reap(struct midge_link *link)
         link->is_recv_wanted)
         return false;
     midge_ring_close(loop->ring, link->fd);
-    midge_loop_remove_link(loop, link);
-    midge_tls_destroy(link->tls);
-    midge_out_deinit(&link->cipher);
-    free(link->line);
-    free(link->body);
-    free(link);
+    midge_link_free(link);
     return true;
 }
 
