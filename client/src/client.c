@@ -480,22 +480,18 @@ const char *midge_client_error(const struct midge_client *client)
 
 void midge_client_error_copy(const struct midge_client *client, char *out, size_t cap)
 {
-    if (client->loop->is_thread_safe)
-        pthread_mutex_lock(&client->loop->lock);
+    midge_loop_lock(client->loop);
     (void)snprintf(out, cap, "%s", client->error);
-    if (client->loop->is_thread_safe)
-        pthread_mutex_unlock(&client->loop->lock);
+    midge_loop_unlock(client->loop);
 }
 
 enum midge_client_state midge_client_state(const struct midge_client *client)
 {
     enum midge_client_state state;
 
-    if (client->loop->is_thread_safe)
-        pthread_mutex_lock(&client->loop->lock);
+    midge_loop_lock(client->loop);
     state = client->state;
-    if (client->loop->is_thread_safe)
-        pthread_mutex_unlock(&client->loop->lock);
+    midge_loop_unlock(client->loop);
     return state;
 }
 
@@ -508,8 +504,7 @@ void midge_client_server(const struct midge_client *client, struct midge_server_
 {
     const struct midge_server_facts *facts = &client->facts;
 
-    if (client->loop->is_thread_safe)
-        pthread_mutex_lock(&client->loop->lock);
+    midge_loop_lock(client->loop);
     *info_out = (struct midge_server_info){
         .url = client->url,
         .server_id = text_or_empty(facts->server_id),
@@ -524,19 +519,16 @@ void midge_client_server(const struct midge_client *client, struct midge_server_
         .tls = client->link != NULL && client->link->tls != NULL,
         .jetstream = facts->jetstream,
     };
-    if (client->loop->is_thread_safe)
-        pthread_mutex_unlock(&client->loop->lock);
+    midge_loop_unlock(client->loop);
 }
 
 void midge_client_read_stats(const struct midge_client *client,
                              struct midge_client_stats *stats_out)
 {
-    if (client->loop->is_thread_safe)
-        pthread_mutex_lock(&client->loop->lock);
+    midge_loop_lock(client->loop);
     *stats_out = client->stats;
     stats_out->queued_bytes = midge_output_left(client);
-    if (client->loop->is_thread_safe)
-        pthread_mutex_unlock(&client->loop->lock);
+    midge_loop_unlock(client->loop);
 }
 
 /* --- driving --- */

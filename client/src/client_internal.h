@@ -406,6 +406,19 @@ struct midge_loop {
  * E_MEMORY; only after MIDGE_OK must midge_loop_leave() follow */
 MIDGE_MUST_CHECK enum midge_status midge_loop_enter(struct midge_loop *loop, bool drives);
 void midge_loop_leave(struct midge_loop *loop);
+/* Inside of a call: take the lock of a thread-safe client, or give it up meanwhile. Others have
+ * none. */
+static inline void midge_loop_lock(struct midge_loop *loop)
+{
+    if (loop->is_thread_safe)
+        pthread_mutex_lock(&loop->lock);
+}
+
+static inline void midge_loop_unlock(struct midge_loop *loop)
+{
+    if (loop->is_thread_safe)
+        pthread_mutex_unlock(&loop->lock);
+}
 
 /* False inside call-backs and where a foreign event loop waits. */
 bool midge_loop_may_wait(const struct midge_loop *loop);

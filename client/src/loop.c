@@ -170,8 +170,7 @@ enum midge_status midge_loop_enter(struct midge_loop *loop, bool drives)
 
 void midge_loop_leave(struct midge_loop *loop)
 {
-    if (loop->is_thread_safe)
-        pthread_mutex_unlock(&loop->lock);
+    midge_loop_unlock(loop);
 }
 
 /* The calling thread is inside a call-back. */
@@ -191,14 +190,12 @@ void midge_loop_begin_callback(struct midge_loop *loop)
 {
     loop->callback_depth++;
     loop->progress++;
-    if (loop->is_thread_safe)
-        pthread_mutex_unlock(&loop->lock);
+    midge_loop_unlock(loop);
 }
 
 void midge_loop_end_callback(struct midge_loop *loop)
 {
-    if (loop->is_thread_safe)
-        pthread_mutex_lock(&loop->lock);
+    midge_loop_lock(loop);
     MIDGE_ASSERT(loop->callback_depth > 0);
     loop->callback_depth--;
 }
@@ -406,11 +403,9 @@ static void begin_turn(struct midge_loop *loop, uint64_t deadline_ns)
         until_ns = 0;
     if (deadline_ns < until_ns)
         until_ns = deadline_ns;
-    if (loop->is_thread_safe)
-        pthread_mutex_unlock(&loop->lock);
+    midge_loop_unlock(loop);
     midge_ring_wait(loop->ring, until_ns, loop->spin_ns);
-    if (loop->is_thread_safe)
-        pthread_mutex_lock(&loop->lock);
+    midge_loop_lock(loop);
     loop->now_ns = midge_ring_now_ns(loop->ring);
     loop->is_turn_open = true;
 }

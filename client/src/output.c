@@ -254,11 +254,9 @@ static void send_now(struct midge_client *client)
         if (piece.iov_len == 0)
             return;
         link->is_sending = true;
-        if (loop->is_thread_safe)
-            pthread_mutex_unlock(&loop->lock);
+        midge_loop_unlock(loop);
         res = midge_ring_try_send(loop->ring, link->fd, &piece, 1);
-        if (loop->is_thread_safe)
-            pthread_mutex_lock(&loop->lock);
+        midge_loop_lock(loop);
         link->is_sending = false;
         if (res > 0)
             take_off(link, (uint64_t)res);

@@ -621,11 +621,9 @@ bool midge_sub_has_ended(const struct midge_sub *sub)
     struct midge_loop *loop = sub->client->loop;
     bool has_ended;
 
-    if (loop->is_thread_safe)
-        pthread_mutex_lock(&loop->lock);
+    midge_loop_lock(loop);
     has_ended = sub->state == MIDGE_SUB_ENDED;
-    if (loop->is_thread_safe)
-        pthread_mutex_unlock(&loop->lock);
+    midge_loop_unlock(loop);
     return has_ended;
 }
 
@@ -633,11 +631,9 @@ void midge_sub_read_stats(const struct midge_sub *sub, struct midge_sub_stats *s
 {
     struct midge_loop *loop = sub->client->loop;
 
-    if (loop->is_thread_safe)
-        pthread_mutex_lock(&loop->lock);
+    midge_loop_lock(loop);
     *stats_out = sub->stats;
-    if (loop->is_thread_safe)
-        pthread_mutex_unlock(&loop->lock);
+    midge_loop_unlock(loop);
 }
 
 const char *midge_sub_subject(const struct midge_sub *sub)
