@@ -16,7 +16,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from measure import cases, environment, report, stats, subjects  # noqa: E402
+from measure import cases, report, rounds, stats, subjects  # noqa: E402
 
 PACE_KEPT = 0.99  # of the rate asked for, in the median round; less, and the row says so
 IDLE_SETTLE_SECONDS = 2
@@ -29,19 +29,9 @@ BASES = {"floor": "relay", "nats": "nats-server", "midge-threads1": "one shard"}
 
 def parse_arguments(argv):
     parser = report.parser(__doc__, "table", None)
-    parser.add_argument("--short", action="store_true",
-                        help="3 rounds of small counts: shows that everything runs, not how fast")
-    parser.add_argument("--cases", help="only those whose names begin with one of these: A,B,...")
     parser.add_argument("--cpu-seconds", type=float, metavar="S",
                         help="CPU time of the server in each run of the CPU rows; default 0.2, 0.1 at a rate")
-    parser.add_argument("--plan", action="store_true", help="print cases and expected time, and end")
-    arguments = parser.parse_args(argv)
-    arguments.rounds = arguments.rounds or (3 if arguments.short else 20)
-    return arguments
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
+    return rounds.parse(parser, argv)
 
 
 def places(cpu):
@@ -64,25 +54,24 @@ def derive(result):
         result["rate_kept"] = result.get("published_per_s", result.get("requests_per_s"))
 
 
-class Table:
+class Table(rounds.Rounds):
     """The measurement: servers, cases, and what came of each run so far."""
 
+    name, kind = "table", "subject"
+    units, bases = UNITS, BASES
+    pace = ("min", 60, 1)
+
     def __init__(self, arguments, argv):
-        self.arguments = arguments
         self.sizes = cases.Sizes(arguments.short, arguments.cpu_seconds)
-        prefixes = tuple(arguments.cases.split(",")) if arguments.cases else ("",)
-        self.cases = [case for case in cases.make(self.sizes) if case.name.startswith(prefixes)]
-        self.has_idle = "idle".startswith(prefixes)
-        self.rounds = {case.name: [] for case in self.cases}
-        self.failed = {}  # (case, subject): why
+        super().__init__(arguments, argv, cases.make(self.sizes))
+        self.has_idle = "idle".startswith(rounds.chosen(arguments))
         self.driver = subjects.driver_path(arguments.build)
-        self.ports = subjects.Ports(arguments.ports)
         self.places = places(arguments.cpu)
-        names = {name for case in self.cases for name in case.names + case.sometimes}
+        names = {name for case in self.cases for name in case.everybody()}
         names |= {"midge", "midge-again", "midge-tuned", "nats", "nats-tuned"}
         self.subjects = {name: subjects.make(name, arguments.build) for name in sorted(names)}
-        self.record = environment.describe(os.path.dirname(os.path.abspath(__file__)))
-        self.record["command"] = shlex.join([os.path.basename(__file__), *argv])
+        if not self.subjects["midge"]:
+            raise subjects.RunFailed("midge-server is not built")
         self.record["versions"] = {name: subject.version() for name, subject in self.subjects.items()
                                    if subject and name in ("midge", "nats")}
 
@@ -92,7 +81,7 @@ class Table:
 
     def planned_seconds(self):
         idle = (self.sizes.idle_seconds + IDLE_SETTLE_SECONDS) if self.has_idle else 0
-        return idle + sum(case.planned_seconds(self.arguments.rounds) for case in self.cases)
+        return idle + super().planned_seconds()
 
     def one_run(self, case, name, directory):
         server_cpus, load_cpus = self.places[case.place]
@@ -102,31 +91,11 @@ class Table:
         derive(result)
         return result
 
-    def one_round(self, index, directory):
-        for case in self.cases:
-            done = {}
-            for name in stats.order(case.turn(index), index) if case.turn(index) else []:
-                if not self.runs(name, case):
-                    continue
-                try:
-                    done[name] = self.one_run(case, name, directory)
-                except subjects.RunFailed as error:
-                    self.failed[case.name, name] = str(error)
-                    say(f"table: {case.name}: FAILED: {error}")
-            self.rounds[case.name].append(done)
-
     def measure(self, directory):
-        begin = time.monotonic()
-        for index in range(self.arguments.rounds):
-            self.one_round(index, directory)
-            spent = time.monotonic() - begin
-            left = spent / (index + 1) * (self.arguments.rounds - index - 1)
-            say(f"table: round {index + 1} of {self.arguments.rounds} done after {spent / 60:.1f} min, "
-                f"about {left / 60:.1f} min left")
-            self.save()
+        super().measure(directory)
         if self.has_idle:
-            say(f"table: {self.arguments.rounds} idle servers of each kind, "
-                f"{self.sizes.idle_seconds} s")
+            rounds.say(f"table: {self.arguments.rounds} idle servers of each kind, "
+                       f"{self.sizes.idle_seconds} s")
             self.measure_idle(directory)
             self.save()
 
@@ -134,7 +103,7 @@ class Table:
         """As many servers of each kind as there are rounds, all at once: idle ones are in nobody's way."""
         names = [name for name in ("midge", "midge-again", "midge-tuned", "nats", "nats-tuned")
                  if self.subjects[name]]
-        rounds = [{} for _ in range(self.arguments.rounds)]
+        done = [{} for _ in range(self.arguments.rounds)]
         with contextlib.ExitStack() as stack:
             servers = []
             for index in range(self.arguments.rounds):
@@ -151,62 +120,26 @@ class Table:
                     server.check_alive()
                 except subjects.RunFailed as error:
                     self.failed["idle", name] = str(error)
-                    say(f"table: idle: FAILED: {error}")
+                    rounds.say(f"table: idle: {name}: FAILED: {error}")
                     continue
                 elapsed = time.monotonic() - at
-                rounds[index][name] = {"mode": "idle", "elapsed_s": elapsed, "command": server.command,
+                done[index][name] = {"mode": "idle", "elapsed_s": elapsed, "command": server.command,
                                        "cpu_share": (server.cpu_seconds() - used) / elapsed}
-        self.rounds["idle"] = rounds
-
-    def save(self):
-        report.write_json(self.arguments, {
-            "environment": self.record, "noise": self.noise(), "rounds": self.rounds,
-            "failed": [{"case": case, "subject": name, "why": why}
-                       for (case, name), why in self.failed.items()]})
-
-    def results(self):
-        """Every run so far: (case name, subject name, report)."""
-        return [(case, name, result) for case, rounds in self.rounds.items()
-                for one in rounds for name, result in one.items()]
+        self.rounds["idle"] = done
 
     def noise(self):
         return report.noise([result for case, _, result in self.results() if case != "idle"])
 
     # What the tables say.
 
-    def value(self, case, name, key):
-        """Median over the rounds as text, with its unit."""
-        if (case, name) in self.failed:
-            return "failed"
-        found = stats.middle(self.rounds.get(case, []), name, key)
-        unit, divisor, decimals = UNITS[key]
-        return "" if found is None else f"{found / divisor:,.{decimals}f} {unit}"
-
     def is_nothing(self, row):
         """A figure of 0: less is not possible, and a ratio neither."""
         return stats.middle(self.rounds.get(row.case, []), row.subject, row.key) == 0
 
-    def ratio(self, case, name, base, key):
-        if (case, name) in self.failed or (case, base) in self.failed:
-            return None
-        return stats.compare(self.rounds.get(case, []), name, base, key)
-
     def verdict(self, row):
-        """`met`, `missed`, or why neither can be said."""
-        if (row.case, row.subject) in self.failed or \
-                (not row.is_value and (row.case, row.base) in self.failed):
-            return "failed"
-        if row.limit is None:
-            return ""
-        if row.is_value:
-            found = stats.middle(self.rounds.get(row.case, []), row.subject, row.key)
-        else:
-            compared = self.ratio(row.case, row.subject, row.base, row.key)
-            found = compared and compared["median"]
-        if found is None:
-            return "unknown"
-        met = found >= row.limit if row.is_floor else found <= row.limit
-        return ("met" if met else "**missed**") + self.pace_note(row)
+        """… and whether that is at the rate that was asked for."""
+        found = super().verdict(row)
+        return found + self.pace_note(row) if found in (rounds.MET, rounds.MISSED) else found
 
     def pace_note(self, row):
         """Server that did not keep the rate asked for: the comparison is not at that rate then."""
@@ -219,15 +152,6 @@ class Table:
         shares = [one[name]["rate_kept"] / one[name]["rate"] for one in self.rounds.get(case, [])
                   if one.get(name, {}).get("rate_kept")]
         return (statistics.median(shares), min(shares)) if shares else None
-
-
-def aim(row):
-    if row.limit is None:
-        return ""
-    unit, divisor, _ = UNITS[row.key]
-    if row.is_value:
-        return f"≤ {row.limit / divisor:,g} {unit}"
-    return f"{'≥' if row.is_floor else '≤'} {row.limit:g} × {BASES[row.base]}"
 
 
 def aims_table(table, wanted):
@@ -246,9 +170,9 @@ def aims_table(table, wanted):
             table.value(row.case, row.subject, row.key),
             nats,
             report.ratio(table.ratio(row.case, row.subject, row.base, row.key)),
-            report.ratio(table.ratio(row.case, row.again[1], row.again[0], row.key)),
+            report.ratio(table.ratio(row.case, *row.again, row.key)),
             report.ratio(tuned),
-            aim(row),
+            table.aim(row),
             table.verdict(row),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -274,7 +198,7 @@ def spread_table(table, wanted):
             table.value(row.case, row.subject, row.key),
             table.value(row.case, "nats", row.key),
             report.ratio(table.ratio(row.case, row.subject, "nats", row.key)),
-            report.ratio(table.ratio(row.case, row.again[1], row.again[0], row.key)),
+            report.ratio(table.ratio(row.case, *row.again, row.key)),
             report.ratio(spin),
             "did not lose" if table.is_nothing(row) else spin_verdict(spin),
         ]
@@ -314,12 +238,12 @@ def cpu_note(table):
 
 def pace_notes(table):
     lines = []
-    for case, rounds in table.rounds.items():
+    for case, done in table.rounds.items():
         texts = []
         for name in ("midge", "nats"):
             kept = table.kept(case, name)
             if kept:
-                late = statistics.median(one[name]["late_ns"] for one in rounds if name in one)
+                late = statistics.median(one[name]["late_ns"] for one in done if name in one)
                 texts.append(f"{name}-server {kept[0]:.1%}, in the worst round {kept[1]:.1%}, "
                              f"at most {late / 1e6:.1f} ms late")
         if texts:
@@ -340,28 +264,7 @@ def whole(table):
 
 
 def main(argv):
-    arguments = parse_arguments(argv)
-    try:
-        table = Table(arguments, argv)
-        if not table.subjects["midge"]:
-            raise subjects.RunFailed("midge-server is not built")
-        say(f"table: {arguments.rounds} rounds of {len(table.cases)} cases, about "
-            f"{table.planned_seconds() / 60:.0f} min")
-        if arguments.plan:
-            for case in table.cases:
-                say(f"  {case.name}: {case.planned_seconds(arguments.rounds):.0f} s: "
-                    f"{', '.join(case.names + case.sometimes)}: {shlex.join(case.load)}")
-            return 0
-        environment.leave_cpu(arguments.cpu)
-        with tempfile.TemporaryDirectory(prefix="midge-table-") as directory:
-            table.measure(directory)
-    except subjects.RunFailed as error:
-        print(f"table: {error}", file=sys.stderr)
-        return 1
-    table.record["load_after"] = environment.read("/proc/loadavg")
-    table.save()
-    report.publish(arguments, "table", whole(table))
-    return 1 if table.failed else 0
+    return rounds.run(Table, parse_arguments(argv), argv, whole)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ A case is one load and the servers that get it, each started afresh in each roun
 of a case, says what it is compared with, and what it should be.
 """
 
+from . import rounds
+
 RATE = 100000  # messages a second that clients publish, in the cases at a rate
 SOMETIMES = 3  # tuned servers run in every third round
 
@@ -50,6 +52,9 @@ class Case:
         self.place = place
         self.transport = transport
         self.seconds = seconds  # of one run, roughly
+
+    def everybody(self):
+        return self.names + self.sometimes
 
     def turn(self, index):
         """Names that run in that round."""
@@ -119,24 +124,13 @@ def make(sizes):
     return cases
 
 
-class Row:
-    """One line of a table: a figure of a case, its base, its aim.
-
-    `limit`, if there is an aim, is what the ratio to `base` may be at most, or, with `is_floor`, must be at
-    least; with `is_value` it is what the figure itself may be at most.
-    """
+class Row(rounds.Row):
+    """… with the columns of tuned servers, and of one without spinning."""
 
     def __init__(self, text, case, key, base="nats", limit=None, is_floor=False, is_value=False,
                  subject="midge", again=None, tuned=None, still="midge-tuned"):
-        self.text = text
-        self.case = case
-        self.key = key
-        self.base = base
-        self.limit = limit
-        self.is_floor = is_floor
-        self.is_value = is_value
-        self.subject = subject
-        self.again = again or (("floor", "floor-again") if base == "floor" else ("midge", "midge-again"))
+        again = again or (("floor-again", "floor") if base == "floor" else ("midge-again", "midge"))
+        super().__init__(text, case, key, base, limit, is_floor, is_value, subject, again)
         self.still = still  # the subject without spinning
         self.tuned = tuned  # (case, subject, base) of the column for tuned servers
 
@@ -159,7 +153,7 @@ def rows():
     return found + [
         Row("two shards over one, 8 publishers to 8 subscribers: CPU per message", "shards", "cpu_ns",
             "midge-threads1", 1.3, subject="midge-threads2",
-            again=("midge-threads1", "midge-threads1-again")),
+            again=("midge-threads1-again", "midge-threads1")),
         Row("connections, 1 s idle: VmRSS each", "conns", "resident_each", "nats", 4096, is_value=True,
             tuned=("conns", *lean)),
         Row("subscriptions on one connection: VmRSS each", "subs", "resident_each", "nats", 200,
@@ -185,9 +179,9 @@ def spread_rows():
         found.append(Row(text, f"all-{case}", "cpu_ns"))
     return found + [
         Row("8 publishers to 8 subscribers, one shard: CPU per message", "all-shards", "cpu_ns",
-            subject="midge-threads1", again=("midge-threads1", "midge-threads1-again"),
+            subject="midge-threads1", again=("midge-threads1-again", "midge-threads1"),
             still="midge-threads1-tuned"),
         Row("same, two shards", "all-shards", "cpu_ns", subject="midge-threads2",
-            again=("midge-threads2", "midge-threads2-again"), still="midge-threads2-tuned"),
+            again=("midge-threads2-again", "midge-threads2"), still="midge-threads2-tuned"),
         Row("idle broker: share of a core", "idle", "cpu_share"),
     ]

@@ -4,7 +4,7 @@ A case is one load and the libraries that get it. Every run has a server of its 
 takes one figure of a case, says what it is compared with, and what it should be.
 """
 
-from . import subjects
+from . import rounds, subjects
 
 SPIN_US = "200"  # longer than a round trip: what is on its way comes before anybody sleeps
 
@@ -58,6 +58,13 @@ class Case:
         own = ["--responder", "own", "--spin-us", SPIN_US] if self.is_apart and not load.is_relay else []
         return [*self.load, *own, *load.flags]
 
+    def everybody(self):
+        return self.names
+
+    def turn(self, _):
+        """Names that run in a round: all in each."""
+        return self.names
+
     def planned_seconds(self, rounds):
         return self.seconds * rounds * len(self.names)
 
@@ -90,27 +97,15 @@ def derive(result):
         result["added_ns"] = result["p50_ns"] - result["socket_p50_ns"]
 
 
-class Row:
-    """One line of the table: a figure of libmidge, its base, its aim.
-
-    `limit`, if there is an aim, is what the ratio to `base` may be at most, or, with `is_floor`, must be at
-    least; with `is_value` it is what the figure itself may be at most. `again` are the two subjects whose
-    ratio shows what the method cannot tell apart.
-    """
+class Row(rounds.Row):
+    """… with the columns of no library and of nats.c; its figure is libmidge's."""
 
     def __init__(self, text, case, key, base, limit=None, is_floor=False, is_value=False,
                  neutral="raw", neutral_key=None, other="natsc", again=("midge-again", "midge")):
-        self.text = text
-        self.case = case
-        self.key = key
-        self.base = base
-        self.limit = limit
-        self.is_floor = is_floor
-        self.is_value = is_value
+        super().__init__(text, case, key, base, limit, is_floor, is_value, "midge", again)
         self.neutral = neutral  # in the column without a library
         self.neutral_key = neutral_key or key
         self.other = other  # in the column of nats.c
-        self.again = again
 
 
 def rows():
