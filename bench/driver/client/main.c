@@ -1,11 +1,11 @@
 /* midge-load-<library>: command line of the loads through a client library; see load.h. */
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "load.h"
+#include "number.h"
 #include "samples.h"
 #include "wire.h"
 
@@ -36,14 +36,6 @@ static const struct {
     [MIDGE_LOAD_MEM] = {"mem", midge_load_mem, 100, 0},
 };
 
-/* Options that are a number: where it goes and what is allowed. */
-struct number {
-    const char *name;
-    uint32_t *value;
-    uint32_t min;
-    uint32_t max;
-};
-
 enum option_code {
     OPTION_URL = 1,
     OPTION_ALTERNATE,
@@ -71,22 +63,6 @@ static const struct option names[] = {
     {NULL, 0, NULL, 0},
 };
 
-static bool parse_number(const struct number *number, const char *name, const char *text)
-{
-    char *end = NULL;
-
-    MIDGE_ASSERT(strcmp(number->name, name) == 0); /* the two tables are in the same order */
-    if (text[0] < '0' || text[0] > '9')
-        return false;
-    errno = 0;
-    const unsigned long value = strtoul(text, &end, 10);
-
-    if (errno != 0 || *end != '\0' || value < number->min || value > number->max)
-        return false;
-    *number->value = (uint32_t)value;
-    return true;
-}
-
 static bool parse_url(struct midge_load_options *options, const char *text)
 {
     options->library.url = text;
@@ -101,7 +77,7 @@ static bool parse_responder(struct midge_load_options *options, const char *text
 
 static bool parse(struct midge_load_options *options, int argc, char **argv)
 {
-    const struct number numbers[NUMBERS] = {
+    const struct midge_number numbers[NUMBERS] = {
         {"count", &options->count, 1, MIDGE_SAMPLES_MAX},
         {"warmup", &options->warmup, 0, MIDGE_SAMPLES_MAX},
         {"size", &options->size, MIDGE_WIRE_NUMBER_LEN, MIDGE_WIRE_PAYLOAD_MAX},
@@ -124,7 +100,8 @@ static bool parse(struct midge_load_options *options, int argc, char **argv)
         else if (option == OPTION_RESPONDER)
             is_ok = parse_responder(options, optarg);
         else if (option >= OPTION_NUMBER && option < OPTION_NUMBER + (int)NUMBERS)
-            is_ok = parse_number(&numbers[option - OPTION_NUMBER], names[name_index].name, optarg);
+            is_ok = midge_number_parse(&numbers[option - OPTION_NUMBER], names[name_index].name,
+                                       optarg);
         if (!is_ok)
             return false;
         options->is_json = options->is_json || option == OPTION_JSON;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "number.h"
 #include "process.h"
 #include "raw.h"
 #include "samples.h"
@@ -38,30 +39,6 @@ static const struct {
     [MIDGE_RAW_PUB] = {"pub", midge_pub_run},    [MIDGE_RAW_CONNS] = {"conns", midge_conns_run},
     [MIDGE_RAW_SUBS] = {"subs", midge_subs_run},
 };
-
-/* Options that are a number: where it goes and what is allowed. */
-struct number {
-    const char *name;
-    uint32_t *value;
-    uint32_t min;
-    uint32_t max;
-};
-
-static bool parse_number(const struct number *number, const char *name, const char *text)
-{
-    char *end = NULL;
-
-    MIDGE_ASSERT(strcmp(number->name, name) == 0); /* the two tables are in the same order */
-    if (text[0] < '0' || text[0] > '9')
-        return false;
-    errno = 0;
-    const unsigned long value = strtoul(text, &end, 10);
-
-    if (errno != 0 || *end != '\0' || value < number->min || value > number->max)
-        return false;
-    *number->value = (uint32_t)value;
-    return true;
-}
 
 static bool parse_endpoint(struct midge_raw_options *options, const char *text, bool is_relay)
 {
@@ -112,7 +89,7 @@ static bool parse(struct midge_raw_options *options, int argc, char **argv)
 {
     uint32_t cpu = UINT32_MAX;
     uint32_t server_pid = 0;
-    const struct number numbers[NUMBERS] = {
+    const struct midge_number numbers[NUMBERS] = {
         {"count", &options->count, 1, MIDGE_SAMPLES_MAX},
         {"warmup", &options->warmup, 0, MIDGE_SAMPLES_MAX},
         {"size", &options->size, MIDGE_WIRE_NUMBER_LEN, MIDGE_WIRE_PAYLOAD_MAX},
@@ -143,7 +120,8 @@ static bool parse(struct midge_raw_options *options, int argc, char **argv)
         else if (option == OPTION_JSON)
             ok = true;
         else if (option >= OPTION_NUMBER && option < OPTION_NUMBER + (int)NUMBERS)
-            ok = parse_number(&numbers[option - OPTION_NUMBER], names[name_index].name, optarg);
+            ok = midge_number_parse(&numbers[option - OPTION_NUMBER], names[name_index].name,
+                                    optarg);
         if (!ok)
             return false;
         options->is_json = options->is_json || option == OPTION_JSON;
