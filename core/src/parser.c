@@ -26,8 +26,8 @@
  */
 #include "midge/parser.h"
 
+#include "control_line_internal.h"
 #include "midge/limits.h"
-#include "size_internal.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -82,11 +82,6 @@ static inline void slice_skip(struct midge_slice *slice, uint32_t len)
 {
     slice->base += len;
     slice->len -= len;
-}
-
-static inline bool is_blank(uint8_t byte)
-{
-    return byte == ' ' || byte == '\t';
 }
 
 /* An operation with nothing in it but its kind. Field by field: for an initialiser of this size gcc
@@ -165,14 +160,15 @@ static inline bool verb_take_frequent(struct midge_parser *parser, struct midge_
         return false;
     memcpy(&word, rest->base, sizeof(word));
     word = le32toh(word) | 0x20202020u;
-    if ((word & 0xffffffu) == ('p' | 'u' << 8 | 'b' << 16) && is_blank(rest->base[3])) {
+    if ((word & 0xffffffu) == ('p' | 'u' << 8 | 'b' << 16) && midge_is_blank(rest->base[3])) {
         parser->verb = MIDGE_OP_PUB;
         slice_skip(rest, 4);
     } else if (word == ('h' | 'p' << 8 | 'u' << 16 | (uint32_t)'b' << 24) &&
-               is_blank(rest->base[4])) {
+               midge_is_blank(rest->base[4])) {
         parser->verb = MIDGE_OP_HPUB;
         slice_skip(rest, 5);
-    } else if ((word & 0xffffffu) == ('s' | 'u' << 8 | 'b' << 16) && is_blank(rest->base[3])) {
+    } else if ((word & 0xffffffu) == ('s' | 'u' << 8 | 'b' << 16) &&
+               midge_is_blank(rest->base[3])) {
         parser->verb = MIDGE_OP_SUB;
         slice_skip(rest, 4);
     } else {
@@ -205,7 +201,7 @@ static enum midge_status read_verb(struct midge_parser *parser, struct midge_sli
     if (parser->state == STATE_VERB_END) {
         if (rest->len == 0)
             return MIDGE_AGAIN;
-        if (!is_blank(rest->base[0]))
+        if (!midge_is_blank(rest->base[0]))
             return MIDGE_E_PARSE;
         slice_skip(rest, 1);
         parser_set_state(parser, STATE_VERB_END, STATE_BLANK);
@@ -318,7 +314,7 @@ static inline const uint8_t *find_low_byte(const uint8_t *at, const uint8_t *end
 
 static inline bool is_separator(uint8_t byte, bool breaks_separate)
 {
-    return is_blank(byte) || (breaks_separate && (byte == '\r' || byte == '\n'));
+    return midge_is_blank(byte) || (breaks_separate && (byte == '\r' || byte == '\n'));
 }
 
 /* Split into tokens. Returns their number, ARGS_MAX + 1 if there are more than ARGS_MAX. */
@@ -459,7 +455,7 @@ static inline enum midge_status read_op(struct midge_parser *parser, struct midg
     if (parser->state == STATE_BLANK) {
         uint32_t blank_count = 0;
 
-        while (blank_count < rest->len && is_blank(rest->base[blank_count]))
+        while (blank_count < rest->len && midge_is_blank(rest->base[blank_count]))
             blank_count++;
         if (blank_count == rest->len) {
             slice_skip(rest, rest->len);

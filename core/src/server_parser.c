@@ -6,8 +6,8 @@
  */
 #include "midge/server_parser.h"
 
+#include "control_line_internal.h"
 #include "midge/limits.h"
-#include "size_internal.h"
 
 #define END_LEN   2u /* CRLF behind a body */
 #define WORDS_MAX 5u /* HMSG: subject, sid, reply, two sizes */
@@ -144,23 +144,18 @@ static struct midge_slice behind(struct midge_slice line, uint32_t len)
     return midge_slice_make(line.base + len, line.len - len);
 }
 
-static bool is_blank(uint8_t byte)
-{
-    return byte == ' ' || byte == '\t';
-}
-
 /* As begins_with(), and the word ends there: PINGMSG is a torn stream, not a PING. */
 static bool has_word(struct midge_slice line, const char *word, uint32_t len)
 {
-    return begins_with(line, word, len) && (line.len == len || is_blank(line.base[len]));
+    return begins_with(line, word, len) && (line.len == len || midge_is_blank(line.base[len]));
 }
 
 /* The words of an -ERR; blanks around them and their quotes are left out. */
 static struct midge_slice unquote(struct midge_slice text)
 {
-    while (text.len > 0 && is_blank(text.base[0]))
+    while (text.len > 0 && midge_is_blank(text.base[0]))
         text = behind(text, 1);
-    while (text.len > 0 && is_blank(text.base[text.len - 1]))
+    while (text.len > 0 && midge_is_blank(text.base[text.len - 1]))
         text.len--;
     if (text.len > 0 && text.base[0] == '\'')
         text = behind(text, 1);

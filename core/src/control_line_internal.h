@@ -1,13 +1,19 @@
 /*
- * Sizes in control lines, which clients and servers write alike.
+ * What control lines are made of, which clients and servers write alike.
  *
  * Thread: any (lock-free); pure functions.
  */
-#ifndef MIDGE_SIZE_INTERNAL_H
-#define MIDGE_SIZE_INTERNAL_H
+#ifndef MIDGE_CONTROL_LINE_INTERNAL_H
+#define MIDGE_CONTROL_LINE_INTERNAL_H
 
 #include "midge/limits.h"
 #include "midge/slice.h"
+
+/** What separates words. */
+static inline bool midge_is_blank(uint8_t byte)
+{
+    return byte == ' ' || byte == '\t';
+}
 
 /** One to nine decimal digits. Source: nats-server v2.15.2, server/util.go:83.
  * @return false if it is anything else, and nothing was written */
