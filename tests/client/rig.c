@@ -133,6 +133,20 @@ struct midge_client *midge_rig_connect(const struct midge_rig *rig,
     return client;
 }
 
+void midge_rig_expect_refusal(const struct midge_rig *rig, const struct midge_options *options,
+                              enum midge_status status, const char *words)
+{
+    struct midge_client *client = midge_rig_create(rig, options);
+    const char *error;
+
+    CHECK_STATUS(midge_client_connect(client, RIG_PATIENCE_MS), status);
+    CHECK_EQUAL(midge_client_state(client), MIDGE_CLIENT_IDLE);
+    error = midge_client_error(client);
+    if (words != NULL && strstr(error, words) == NULL)
+        midge_rig_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", error, words);
+    midge_client_destroy(client);
+}
+
 struct midge_sub *midge_rig_listen(struct midge_client *client, const char *subject, void *context,
                                    midge_msg_cb message_cb)
 {

@@ -159,6 +159,9 @@ struct midge_client *midge_rig_create(const struct midge_rig *rig,
 /** Make a client and connect it. */
 struct midge_client *midge_rig_connect(const struct midge_rig *rig,
                                        const struct midge_options *options);
+/** Make a client that does not connect. @param words  in what it says of that, or NULL */
+void midge_rig_expect_refusal(const struct midge_rig *rig, const struct midge_options *options,
+                              enum midge_status status, const char *words);
 /** A subscription without call-back that the server knows. */
 struct midge_sub *midge_rig_subscribe(struct midge_client *client, const char *subject);
 /** … with one. */

@@ -37,16 +37,6 @@ static void expect_connection(const struct midge_rig *rig, const struct midge_op
     midge_client_destroy(client);
 }
 
-static void expect_refusal(const struct midge_rig *rig, const struct midge_options *options)
-{
-    struct midge_client *client = midge_rig_create(rig, options);
-
-    CHECK_STATUS(midge_client_connect(client, RIG_PATIENCE_MS), MIDGE_E_AUTH);
-    CHECK_EQUAL(midge_client_state(client), MIDGE_CLIENT_IDLE);
-    CHECK(strstr(midge_client_error(client), "Authorization Violation") != NULL);
-    midge_client_destroy(client);
-}
-
 static void user_and_password_are_shown(struct midge_rig *rig)
 {
     struct midge_options options = midge_rig_options(rig);
@@ -55,10 +45,10 @@ static void user_and_password_are_shown(struct midge_rig *rig)
 
     midge_rig_server_start(rig, &server, asks_for_password);
     options.url = server.url;
-    expect_refusal(rig, &options);
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.user = USER;
     options.password = "wrong";
-    expect_refusal(rig, &options);
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.password = PASSWORD;
     expect_connection(rig, &options);
     /* Those of a URL come first. */
@@ -80,7 +70,7 @@ static void token_is_shown(struct midge_rig *rig)
     midge_rig_server_start(rig, &server, asks_for_token);
     options.url = server.url;
     options.token = "wrong";
-    expect_refusal(rig, &options);
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.token = TOKEN;
     expect_connection(rig, &options);
     url = url_with(&server, "t0ken%3Awith%40signs");

@@ -35,19 +35,6 @@ static void expect_connection(const struct midge_rig *rig, const struct midge_op
     midge_client_destroy(client);
 }
 
-/* @param word  in what the client says */
-static void expect_refusal(const struct midge_rig *rig, const struct midge_options *options,
-                           enum midge_status status, const char *word)
-{
-    struct midge_client *client = midge_rig_create(rig, options);
-
-    CHECK_STATUS(midge_client_connect(client, RIG_PATIENCE_MS), status);
-    if (strstr(midge_client_error(client), word) == NULL)
-        midge_rig_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", midge_client_error(client),
-                       word);
-    midge_client_destroy(client);
-}
-
 static void nkey_signs_what_the_server_says(struct midge_rig *rig)
 {
     const struct midge_secret_text seed = midge_secret_read("user.seed");
@@ -58,15 +45,15 @@ static void nkey_signs_what_the_server_says(struct midge_rig *rig)
 
     start_with_nkey(rig, &server);
     options.url = server.url;
-    expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.nkey_seed = seed.text;
     expect_connection(rig, &options);
     options.nkey_seed = stranger.text;
-    expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.nkey_seed = account.text; /* whole, but no user's */
-    expect_refusal(rig, &options, MIDGE_E_CONFIG, "seed");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_CONFIG, "seed");
     options.nkey_seed = "SUNOTASEED";
-    expect_refusal(rig, &options, MIDGE_E_CONFIG, "seed");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_CONFIG, "seed");
     midge_rig_server_end(&server);
 }
 
@@ -80,15 +67,15 @@ static void credentials_file_opens_the_account(struct midge_rig *rig)
 
     start_with_operator(rig, &server);
     options.url = server.url;
-    expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.credentials_file = user.path;
     expect_connection(rig, &options);
     options.credentials_file = stranger.path;
-    expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_AUTH, "Authorization Violation");
     options.credentials_file = "/nowhere/user.creds";
-    expect_refusal(rig, &options, MIDGE_E_CONFIG, "/nowhere/user.creds: No such file");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_CONFIG, "/nowhere/user.creds: No such file");
     options.credentials_file = no_creds.path;
-    expect_refusal(rig, &options, MIDGE_E_CONFIG, "no credentials file");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_CONFIG, "no credentials file");
     midge_rig_server_end(&server);
 }
 

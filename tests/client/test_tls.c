@@ -65,21 +65,6 @@ static void expect_connection(const struct midge_rig *rig, const struct midge_op
     midge_client_destroy(client);
 }
 
-/* The client does not connect. @param word  in what it says, or NULL */
-static void expect_refusal(const struct midge_rig *rig, const struct midge_options *options,
-                           enum midge_status status, const char *word)
-{
-    struct midge_client *client = midge_rig_create(rig, options);
-    const char *error;
-
-    CHECK_STATUS(midge_client_connect(client, RIG_PATIENCE_MS), status);
-    CHECK_EQUAL(midge_client_state(client), MIDGE_CLIENT_IDLE);
-    error = midge_client_error(client);
-    if (word != NULL && strstr(error, word) == NULL)
-        midge_rig_fail(__FILE__, __LINE__, "\"%s\" does not say \"%s\"", error, word);
-    midge_client_destroy(client);
-}
-
 /* --- when --- */
 
 static void tls_url_is_encrypted(struct midge_rig *rig)
@@ -106,7 +91,7 @@ static void server_that_requires_tls_gets_it(struct midge_rig *rig)
     start(rig, &server, "server", "");
     options.url = server.url;
     /* The system's certificates have not signed this one; in plain text it would be no matter. */
-    expect_refusal(rig, &options, MIDGE_E_TLS, "certificate");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "certificate");
     options.tls_ca_file = ca.path;
     expect_connection(rig, &options, true);
     options.tls = MIDGE_TLS_REQUIRED;
@@ -141,13 +126,13 @@ static void server_without_tls_is_refused_by_who_wants_it(struct midge_rig *rig)
     const struct url url = url_of(&rig->server, "tls", "127.0.0.1");
 
     options.tls = MIDGE_TLS_REQUIRED;
-    expect_refusal(rig, &options, MIDGE_E_TLS, "no encrypted connection");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "no encrypted connection");
     options.tls = MIDGE_TLS_AUTO;
     options.tls_ca_file = ca.path;
-    expect_refusal(rig, &options, MIDGE_E_TLS, "no encrypted connection");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "no encrypted connection");
     options.tls_ca_file = NULL;
     options.url = url.text;
-    expect_refusal(rig, &options, MIDGE_E_TLS, "no encrypted connection");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "no encrypted connection");
 }
 
 static void handshake_comes_first_where_both_sides_agree(struct midge_rig *rig)
@@ -166,7 +151,7 @@ static void handshake_comes_first_where_both_sides_agree(struct midge_rig *rig)
     /* Who waits for INFO waits for ever. */
     options.tls = MIDGE_TLS_AUTO;
     options.connect_timeout_ms = SHORT_MS;
-    expect_refusal(rig, &options, MIDGE_E_NO_SERVERS, "no answer");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_NO_SERVERS, "no answer");
     midge_rig_server_end(&server);
 }
 
@@ -204,7 +189,7 @@ static void expect_verdict(const struct midge_rig *rig, const char *certificate,
     if (word == NULL)
         expect_connection(rig, &options, true);
     else
-        expect_refusal(rig, &options, MIDGE_E_TLS, word);
+        midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, word);
     options.tls_insecure = true;
     expect_connection(rig, &options, true);
     midge_rig_server_end(&server);
@@ -292,13 +277,13 @@ static void files_that_cannot_be_used_are_named(struct midge_rig *rig)
     start(rig, &server, "server", "");
     options.url = server.url;
     options.tls_ca_file = "/nowhere/ca.pem";
-    expect_refusal(rig, &options, MIDGE_E_TLS, "/nowhere/ca.pem");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "/nowhere/ca.pem");
     options.tls_ca_file = NULL;
     options.tls_cert_file = certificate.path;
     options.tls_key_file = "/nowhere/client.key";
-    expect_refusal(rig, &options, MIDGE_E_TLS, "/nowhere/client.key");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "/nowhere/client.key");
     options.tls_key_file = other_key.path;
-    expect_refusal(rig, &options, MIDGE_E_TLS, "server.key");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "server.key");
     midge_rig_server_end(&server);
 }
 
@@ -441,7 +426,7 @@ static void plain_text_behind_info_is_refused(struct midge_rig *rig)
     struct midge_options options = midge_rig_options(rig);
 
     options.url = midge_rig_fake_url(fake);
-    expect_refusal(rig, &options, MIDGE_E_TLS, "plain text");
+    midge_rig_expect_refusal(rig, &options, MIDGE_E_TLS, "plain text");
     midge_rig_fake_end(fake);
 }
 
