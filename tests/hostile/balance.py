@@ -1,5 +1,6 @@
 """--threads auto: a busy thread gives a part of its publishers to another core; those that talk to each other
-come back together when there is little to do, without a message lost, doubled or out of turn.
+come back together when there is little to do, without a message lost, doubled or out of turn. --pin: threads
+stay on their cores.
 
 Nothing runs beside it: on a machine without an idle core connections stay where they are, on purpose.
 """
@@ -7,6 +8,7 @@ Nothing runs beside it: on a machine without an idle core connections stay where
 import os
 import re
 import threading
+from pathlib import Path
 
 from hostile import Broker, Ledger, Skip, check, note, pub, run, sealed, wait_until
 
@@ -113,6 +115,27 @@ def case_stays_where_it_is_told():
         for flood in floods:
             flood.stop()
         check(not threads_of(broker), "a client moved")
+
+
+def bound_cores(broker):
+    """Cores of those threads that may use one only; the kernel's own workers are not ours."""
+    cores = []
+    for task in Path(f"/proc/{broker.process.pid}/task").iterdir():
+        allowed = os.sched_getaffinity(int(task.name))
+        if len(allowed) == 1 and not (task / "comm").read_text().startswith("iou-"):
+            cores += allowed
+    return sorted(cores)
+
+
+def case_pins_each_thread_to_a_core_in_turn():
+    need_cores()
+    cores = sorted(os.sched_getaffinity(0))
+    count = len(cores) + 1
+    with Broker("--threads", str(count), "--pin") as broker:
+        expected = sorted(cores[i % len(cores)] for i in range(count))
+        check(bound_cores(broker) == expected, f"bound to {bound_cores(broker)}, not {expected}")
+    with Broker("--threads", str(count)) as broker:
+        check(not bound_cores(broker), "bound without having been told to")
 
 
 if __name__ == "__main__":
