@@ -1,0 +1,120 @@
+/*
+ * Latencies in an HDR-style histogram: from 1 ns to 1 h with three digits.
+ *
+ * Below 2,048 ns a bucket is 1 ns wide; above, each power of two has 1,024 buckets, so a bucket is
+ * at most 1/1,024 of its values wide and every figure read from it is off by less than 0.1 %. What
+ * is longer than an hour counts as an hour, and is counted as beyond it, too.
+ *
+ * It has no pointers: it may lie in memory that processes share, and two of them are merged without
+ * loss.
+ *
+ * Thread: one writer, any reader; a reader beside the writer sees some of the latest values.
+ * Memory: its own size (some 270 KiB), zeroed by the owner or by init.
+ * Source: hdrhistogram.org; its percentile output, which write_hgrm() makes.
+ */
+#ifndef MIDGE_HISTOGRAM_H
+#define MIDGE_HISTOGRAM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "midge/compiler.h"
+#include "midge/status.h"
+
+#define MIDGE_HISTOGRAM_NS_MAX 3600000000000ull /* 1 h */
+
+/* Buckets: 2,048 of 1 ns, and 1,024 for each power of two from 2^11 up to that of an hour (2^41).
+ */
+#define MIDGE_HISTOGRAM_LINEAR  2048u
+#define MIDGE_HISTOGRAM_BUCKETS (MIDGE_HISTOGRAM_LINEAR + 31u * 1024u)
+
+/* A share of one, in parts of 100,000: exact, where 0.999 as a double is not. */
+#define MIDGE_HISTOGRAM_SHARE_ONE 100000u
+
+/* A percentile with fewer samples beyond it is unknown: a handful of them would decide it. */
+#define MIDGE_HISTOGRAM_BEYOND_MIN 100u
+
+/* Percentiles that every report has. */
+enum midge_histogram_reported_index {
+    MIDGE_HISTOGRAM_P50 = 0,
+    MIDGE_HISTOGRAM_P90,
+    MIDGE_HISTOGRAM_P99,
+    MIDGE_HISTOGRAM_P999,
+    MIDGE_HISTOGRAM_P9999,
+    MIDGE_HISTOGRAM_REPORTED,
+};
+
+struct midge_histogram_reported {
+    const char *key;  /* in JSON: "p999_ns" */
+    const char *text; /* for people: "p99.9" */
+    uint32_t share;
+};
+
+extern const struct midge_histogram_reported midge_histogram_reported[MIDGE_HISTOGRAM_REPORTED];
+
+struct midge_histogram {
+    _Atomic uint64_t count;
+    _Atomic uint64_t sum_ns;       /* exact, but for values beyond an hour */
+    _Atomic uint64_t min_ns;       /* exact; UINT64_MAX while there is none */
+    _Atomic uint64_t max_ns;       /* exact */
+    _Atomic uint64_t beyond_count; /* of `count`, those of more than an hour */
+    _Atomic uint64_t buckets[MIDGE_HISTOGRAM_BUCKETS];
+};
+
+/** Empty it. Thread: the writer. */
+void midge_histogram_init(struct midge_histogram *histogram);
+
+/** Add `count` samples of `ns`; 0 ns counts as 1. Cost: a few stores. Thread: the writer. */
+void midge_histogram_add(struct midge_histogram *histogram, uint64_t ns, uint64_t count);
+
+/** Add all samples of another one. Thread: the writer of `into`. */
+void midge_histogram_merge(struct midge_histogram *into, const struct midge_histogram *from);
+
+/** Samples in it. */
+uint64_t midge_histogram_count(const struct midge_histogram *histogram);
+
+/** Mean in ns, 0 if it is empty. */
+double midge_histogram_mean(const struct midge_histogram *histogram);
+
+/**
+ * Percentile by nearest rank: a value that at least `share` of all samples do not exceed, the
+ * largest of its bucket, but not above the largest sample.
+ *
+ * @param share   parts of MIDGE_HISTOGRAM_SHARE_ONE, above 0 and below one
+ * @param ns_out  set if known
+ * @return true if at least MIDGE_HISTOGRAM_BEYOND_MIN samples lie beyond the rank
+ */
+MIDGE_MUST_CHECK bool midge_histogram_percentile(const struct midge_histogram *histogram,
+                                                 uint32_t share, uint64_t *ns_out);
+
+/**
+ * As one JSON object: count, min_ns, max_ns, mean_ns, sum_ns, beyond_count, the reported
+ * percentiles (null where unknown), and "buckets": [[index, count], ...] of those that are not
+ * empty.
+ *
+ * @return own (json_decref); NULL without memory
+ */
+MIDGE_MUST_CHECK json_t *midge_histogram_to_json(const struct midge_histogram *histogram);
+
+/**
+ * Read it back, without loss.
+ *
+ * @param json  what to_json() made; untrusted
+ * @return MIDGE_OK; E_CONFIG: not such an object, or its parts do not fit together
+ */
+MIDGE_MUST_CHECK enum midge_status midge_histogram_from_json(struct midge_histogram *histogram,
+                                                             const json_t *json);
+
+/**
+ * Write the percentile distribution that the public HdrHistogram plotter reads, in us.
+ *
+ * @return MIDGE_OK; E_WRITE: errno says why
+ */
+MIDGE_MUST_CHECK enum midge_status
+midge_histogram_write_hgrm(const struct midge_histogram *histogram, FILE *file);
+
+#endif
