@@ -1,37 +1,13 @@
-/*
- * midge-floor: accept two connections, then forward bytes between them; see floor.h.
- *
- * The listener closes after the second connection, and the process ends when either peer closes, so
- * that a benchmark starts a fresh relay for each round.
- */
-#include "floor.h"
+/* The relay's frame: connections, delay and stall, and a send that waits; see floor.h. */
+#include "relay.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <poll.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "endpoint.h"
-
-/* Longest artificial delay in us. It exists to prove that a comparison finds 20. */
-#define DELAY_US_MAX 1000000u
-
-struct options {
-    struct midge_endpoint endpoint;
-    uint64_t delay_ns;
-    bool uring;
-    bool have_endpoint;
-};
-
-static const char usage[] =
-    "usage: midge-floor --engine epoll|io_uring --listen tcp:PORT|unix:PATH [--delay-us N]\n"
-    "Relay between the first connection (requester) and the second (responder), parsing nothing.\n";
 
 static uint64_t now_ns(void)
 {
@@ -41,19 +17,46 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
+static void sleep_until_ns(uint64_t at_ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(at_ns / 1000000000ull),
+                                   .tv_nsec = (long)(at_ns % 1000000000ull)};
+
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+        continue;
+}
+
 /* Burnt, not slept: a sleep is as long as the timer slack wants, and lets others run meanwhile. */
 void midge_floor_delay(const struct midge_floor *floor)
 {
-    const uint64_t until_ns = floor->delay_ns == 0 ? 0 : now_ns() + floor->delay_ns;
+    const uint64_t delay_ns = floor->options->delay_ns;
+    const uint64_t until_ns = delay_ns == 0 ? 0 : now_ns() + delay_ns;
 
     while (until_ns != 0 && now_ns() < until_ns)
         continue;
 }
 
+/* The end is fixed by the first byte, not by the one that meets the stall, so that who measures
+ * through it can compute what each message has to wait. */
+void midge_floor_stall(struct midge_floor *floor)
+{
+    uint64_t at_ns = 0;
+
+    if (floor->is_stall_over)
+        return;
+    at_ns = now_ns();
+    if (floor->stall_begins_ns == 0)
+        floor->stall_begins_ns = at_ns + floor->options->stall_at_ns;
+    if (at_ns < floor->stall_begins_ns)
+        return;
+    sleep_until_ns(floor->stall_begins_ns + floor->options->stall_ns);
+    floor->is_stall_over = true;
+}
+
 static enum midge_status wait_for_room(int fd)
 {
     struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
-    const int ready = poll(&poll_fd, 1, FLOOR_STUCK_MS);
+    const int ready = poll(&poll_fd, 1, MIDGE_FLOOR_STUCK_MS);
 
     if (ready == 0)
         errno = ETIMEDOUT;
@@ -82,86 +85,69 @@ enum midge_status midge_floor_send(int fd, const uint8_t *bytes, uint32_t len)
     return MIDGE_OK;
 }
 
-static enum midge_status parse_engine(const char *text, bool *uring_out)
+/* The file of a Unix socket, which the listener made. */
+static void remove_file(const struct midge_endpoint *endpoint)
 {
-    *uring_out = strcmp(text, "io_uring") == 0;
-    return *uring_out || strcmp(text, "epoll") == 0 ? MIDGE_OK : MIDGE_E_CONFIG;
+    struct sockaddr_un address;
+
+    if (!endpoint->is_unix)
+        return;
+    memcpy(&address, &endpoint->address, sizeof address);
+    (void)unlink(address.sun_path);
 }
 
-static enum midge_status parse_delay(const char *text, uint64_t *delay_ns_out)
+static enum midge_status accept_all(struct midge_floor *floor)
 {
-    char *end = NULL;
-    const unsigned long delay_us = strtoul(text, &end, 10);
-
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || delay_us > DELAY_US_MAX)
-        return MIDGE_E_CONFIG;
-    *delay_ns_out = delay_us * 1000ull;
-    return MIDGE_OK;
-}
-
-static enum midge_status parse_options(int argc, char **argv, struct options *options)
-{
-    static const struct option names[] = {
-        {"engine", required_argument, NULL, 'e'},
-        {"listen", required_argument, NULL, 'l'},
-        {"delay-us", required_argument, NULL, 'd'},
-        {NULL, 0, NULL, 0},
-    };
-    int option = 0;
-
-    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-        enum midge_status status = MIDGE_E_CONFIG;
-
-        if (option == 'e') {
-            status = parse_engine(optarg, &options->uring);
-        } else if (option == 'l') {
-            status = midge_endpoint_parse(optarg, &options->endpoint);
-            options->have_endpoint = true;
-        } else if (option == 'd') {
-            status = parse_delay(optarg, &options->delay_ns);
-        }
-        if (status != MIDGE_OK)
-            return status;
-    }
-    return options->have_endpoint && optind == argc ? MIDGE_OK : MIDGE_E_CONFIG;
-}
-
-static enum midge_status accept_pair(const struct midge_endpoint *endpoint,
-                                     struct midge_floor *floor)
-{
+    const struct midge_endpoint *endpoint = &floor->options->endpoint;
     int listener = -1;
     enum midge_status status = midge_endpoint_listen(endpoint, &listener);
 
-    for (uint32_t i = 0; status == MIDGE_OK && i < FLOOR_SIDES; i++)
+    for (uint32_t i = 0; status == MIDGE_OK && i < floor->side_count; i++)
         status = midge_endpoint_accept(endpoint, listener, &floor->fd[i]);
     if (listener >= 0) {
         const int error = errno;
 
+        remove_file(endpoint);
         (void)close(listener);
         errno = error;
     }
     return status;
 }
 
-int main(int argc, char **argv)
+static bool is_in_range(const struct midge_floor_options *options)
 {
-    struct options options = {.uring = false};
-    struct midge_floor floor = {.fd = {-1, -1}};
-    enum midge_status status = parse_options(argc, argv, &options);
+    if (options->read_len != 0 && (options->read_len < MIDGE_FLOOR_READ_LEN_MIN ||
+                                   options->read_len > MIDGE_FLOOR_READ_LEN_MAX))
+        return false;
+    if (options->side_count == 0 || options->side_count == MIDGE_FLOOR_SIDES_MIN)
+        return true;
+    return !options->is_uring && options->side_count > MIDGE_FLOOR_SIDES_MIN &&
+           options->side_count <= MIDGE_FLOOR_SIDES_MAX;
+}
 
-    if (status != MIDGE_OK) {
-        (void)fputs(usage, stderr);
-        return EXIT_FAILURE;
-    }
-    floor.delay_ns = options.delay_ns;
-    status = accept_pair(&options.endpoint, &floor);
+enum midge_status midge_floor_run(const struct midge_floor_options *options)
+{
+    struct midge_floor floor = {
+        .options = options,
+        .side_count = options->side_count == 0 ? MIDGE_FLOOR_SIDES_MIN : options->side_count,
+        .read_len = options->read_len,
+        .is_stall_over = options->stall_ns == 0,
+    };
+    enum midge_status status = MIDGE_OK;
+
+    if (!is_in_range(options))
+        return MIDGE_E_CONFIG;
+    for (uint32_t i = 0; i < floor.side_count; i++)
+        floor.fd[i] = -1;
+    status = accept_all(&floor);
     if (status == MIDGE_OK)
-        status = options.uring ? midge_floor_run_uring(&floor) : midge_floor_run_epoll(&floor);
-    if (status != MIDGE_OK && status != MIDGE_E_EOF)
-        (void)fprintf(stderr, "midge-floor: %s\n", strerror(errno));
-    for (uint32_t i = 0; i < FLOOR_SIDES; i++) {
+        status = options->is_uring ? midge_floor_run_uring(&floor) : midge_floor_run_epoll(&floor);
+    const int error = errno;
+
+    for (uint32_t i = 0; i < floor.side_count; i++) {
         if (floor.fd[i] >= 0)
             (void)close(floor.fd[i]);
     }
-    return status == MIDGE_OK || status == MIDGE_E_EOF ? EXIT_SUCCESS : EXIT_FAILURE;
+    errno = error;
+    return status == MIDGE_E_EOF ? MIDGE_OK : status;
 }

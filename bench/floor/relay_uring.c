@@ -7,7 +7,7 @@
  * short. That holds only together with MSG_WAITALL and MSG_DONTWAIT; with any other flags the tail
  * of a short send is lost without a word (seen on Linux 6.18).
  */
-#include "floor.h"
+#include "relay.h"
 
 #include <errno.h>
 #include <liburing.h>
@@ -17,12 +17,17 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-#define RING_ENTRIES 64u
-#define BUFFER_COUNT 64u /* a power of two */
-#define BUFFER_GROUP 1
-#define OUTBOX_LEN                                                                                 \
-    ((size_t)BUFFER_COUNT * FLOOR_READ_LEN) /* all buffers, if they came in one turn */
-#define SEND_DATA_FLAG 16u                  /* user_data of a send; the side is added */
+#define RING_ENTRIES   64u
+#define BUFFER_COUNT   64u /* a power of two */
+#define BUFFER_GROUP   1
+#define SEND_DATA_FLAG 16u /* user_data of a send; the side is added */
+
+/* This engine relays between two. */
+#define PAIR 2u
+
+/* Bytes of one read. A request of the latency runs fits many times over. The buffers are used in
+ * turn: if they were larger, they would meet in fewer cache sets. */
+#define READ_LEN_DEFAULT 4096u
 
 struct outbox {
     uint8_t *bytes; /* own; lent to the kernel while send_submitted */
@@ -34,15 +39,16 @@ struct relay {
     struct io_uring ring;
     struct io_uring_buf_ring *buffer_ring; /* own; mapped */
     uint8_t *buffers;                      /* own; lent to the kernel buffer by buffer */
-    const struct midge_floor *floor;       /* borrowed */
-    struct outbox outbox[FLOOR_SIDES];     /* what goes to that side */
-    bool recv_armed[FLOOR_SIDES];
+    struct midge_floor *floor;             /* borrowed */
+    uint32_t read_len;
+    struct outbox outbox[PAIR]; /* what goes to that side; room for all buffers in one turn */
+    bool recv_armed[PAIR];
 };
 
 static void give_buffer(struct relay *relay, uint32_t buffer_index)
 {
     io_uring_buf_ring_add(relay->buffer_ring,
-                          relay->buffers + (size_t)buffer_index * FLOOR_READ_LEN, FLOOR_READ_LEN,
+                          relay->buffers + (size_t)buffer_index * relay->read_len, relay->read_len,
                           (unsigned short)buffer_index, io_uring_buf_ring_mask(BUFFER_COUNT), 0);
     io_uring_buf_ring_advance(relay->buffer_ring, 1);
 }
@@ -118,10 +124,10 @@ static enum midge_status take_recv(struct relay *relay, const struct io_uring_cq
     const uint32_t buffer_index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
     const uint32_t len = (uint32_t)cqe->res;
 
-    MIDGE_ASSERT(outbox->len + len <= OUTBOX_LEN);
-    if (side == FLOOR_REQUESTER)
+    MIDGE_ASSERT(outbox->len + len <= BUFFER_COUNT * relay->read_len);
+    if (side == FLOOR_FIRST)
         midge_floor_delay(relay->floor);
-    memcpy(outbox->bytes + outbox->len, relay->buffers + (size_t)buffer_index * FLOOR_READ_LEN,
+    memcpy(outbox->bytes + outbox->len, relay->buffers + (size_t)buffer_index * relay->read_len,
            len);
     outbox->len += len;
     give_buffer(relay, buffer_index);
@@ -143,7 +149,7 @@ static enum midge_status drain(struct relay *relay)
             status = settle_send(relay, cqe);
         count++;
     }
-    for (uint32_t i = 0; i < FLOOR_SIDES; i++) {
+    for (uint32_t i = 0; i < PAIR; i++) {
         if (relay->outbox[i].send_submitted)
             relay->outbox[i].len = 0;
         relay->outbox[i].send_submitted = false;
@@ -160,7 +166,7 @@ static enum midge_status drain(struct relay *relay)
 
 static void queue_all(struct relay *relay)
 {
-    for (uint32_t i = 0; i < FLOOR_SIDES; i++) {
+    for (uint32_t i = 0; i < PAIR; i++) {
         if (!relay->recv_armed[i])
             queue_recv(relay, i);
         if (relay->outbox[i].len > 0)
@@ -185,9 +191,27 @@ static enum midge_status run(struct relay *relay)
             errno = -res;
             return MIDGE_E_SYSTEM;
         }
+        if (res >= 0)
+            midge_floor_stall(relay->floor);
         status = drain(relay);
     }
     return status;
+}
+
+/* A peer closed: what was taken in the same turn still goes out. */
+static enum midge_status flush(struct relay *relay)
+{
+    enum midge_status worst = MIDGE_OK;
+
+    for (uint32_t i = 0; i < PAIR; i++) {
+        const struct outbox *outbox = &relay->outbox[i];
+        const enum midge_status status =
+            midge_floor_send(relay->floor->fd[i], outbox->bytes, outbox->len);
+
+        if (status != MIDGE_OK && status != MIDGE_E_EOF)
+            worst = status;
+    }
+    return worst;
 }
 
 static enum midge_status map_memory(struct relay *relay)
@@ -199,12 +223,11 @@ static enum midge_status map_memory(struct relay *relay)
     if (mapped == MAP_FAILED)
         return MIDGE_E_SYSTEM;
     relay->buffer_ring = (struct io_uring_buf_ring *)mapped;
-    relay->buffers = (uint8_t *)malloc((size_t)BUFFER_COUNT * FLOOR_READ_LEN);
-    relay->outbox[FLOOR_REQUESTER].bytes = (uint8_t *)malloc(OUTBOX_LEN);
-    relay->outbox[FLOOR_RESPONDER].bytes = (uint8_t *)malloc(OUTBOX_LEN);
-    if (relay->buffers == NULL || relay->outbox[FLOOR_REQUESTER].bytes == NULL ||
-        relay->outbox[FLOOR_RESPONDER].bytes == NULL)
-        return MIDGE_E_SYSTEM;
+    relay->buffers = (uint8_t *)malloc((size_t)BUFFER_COUNT * relay->read_len);
+    relay->outbox[0].bytes = (uint8_t *)malloc((size_t)BUFFER_COUNT * relay->read_len);
+    relay->outbox[1].bytes = (uint8_t *)malloc((size_t)BUFFER_COUNT * relay->read_len);
+    if (relay->buffers == NULL || relay->outbox[0].bytes == NULL || relay->outbox[1].bytes == NULL)
+        return MIDGE_E_MEMORY;
     registration.ring_addr = (uint64_t)(uintptr_t)relay->buffer_ring;
     const int res = io_uring_register_buf_ring(&relay->ring, &registration, 0);
 
@@ -220,16 +243,19 @@ static enum midge_status map_memory(struct relay *relay)
 
 static void unmap_memory(struct relay *relay)
 {
-    free(relay->outbox[FLOOR_RESPONDER].bytes);
-    free(relay->outbox[FLOOR_REQUESTER].bytes);
+    free(relay->outbox[1].bytes);
+    free(relay->outbox[0].bytes);
     free(relay->buffers);
     if (relay->buffer_ring != NULL)
         (void)munmap(relay->buffer_ring, BUFFER_COUNT * sizeof(struct io_uring_buf));
 }
 
-enum midge_status midge_floor_run_uring(const struct midge_floor *floor)
+enum midge_status midge_floor_run_uring(struct midge_floor *floor)
 {
-    struct relay relay = {.floor = floor};
+    struct relay relay = {
+        .floor = floor,
+        .read_len = floor->read_len == 0 ? READ_LEN_DEFAULT : floor->read_len,
+    };
     const int res = io_uring_queue_init(RING_ENTRIES, &relay.ring,
                                         IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                                             IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP);
@@ -243,10 +269,12 @@ enum midge_status midge_floor_run_uring(const struct midge_floor *floor)
 
     if (status == MIDGE_OK)
         status = run(&relay);
+    if (status == MIDGE_E_EOF)
+        status = flush(&relay);
     const int error = errno;
 
     io_uring_queue_exit(&relay.ring);
     unmap_memory(&relay);
     errno = error;
-    return status == MIDGE_E_EOF ? MIDGE_OK : status;
+    return status;
 }
