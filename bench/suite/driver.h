@@ -97,12 +97,18 @@ struct midge_driver_kind {
 
     /** Flush, then deliver what comes, until something was delivered or CLOCK_MONOTONIC shows
      * `until_ns` (UINT64_MAX: no end; 0: only what is there).
+     * What came since the wait before, in a fence or a thread of the library, counts as well.
      * @return MIDGE_OK: something was delivered; MIDGE_AGAIN: time is over; E_EOF: a connection was
-     *         closed by the server; anything else: failed */
+     *         closed by the server, told once for each, and always when none is left; anything
+     *         else: failed, E_PEER_ERR for what the server refused */
     enum midge_status (*wait_cb)(struct midge_driver *driver, uint64_t until_ns);
 
     /** PING, and wait for the PONG; delivers meanwhile. With a relay it does nothing but flush. */
     enum midge_status (*fence_cb)(struct midge_driver_conn *conn);
+
+    /** Messages that came for nobody, all connections together: a reply to a request that had
+     * ended, such as a doubled one, which no call-back is told of. */
+    uint64_t (*strays_cb)(const struct midge_driver *driver);
 };
 
 extern const struct midge_driver_kind midge_driver_raw;
