@@ -437,13 +437,17 @@ static enum midge_status write_page(const json_t *data, FILE *out)
     const char *end = midge_report_template + midge_report_template_len;
     const char *marker = memmem(midge_report_template, midge_report_template_len, REPORT_MARKER,
                                 strlen(REPORT_MARKER));
-    const char *rest = marker + strlen(REPORT_MARKER);
+    const char *rest;
 
     MIDGE_ASSERT(marker != NULL);
+    rest = marker + strlen(REPORT_MARKER);
+    errno = 0;
     if (fwrite(midge_report_template, 1, (size_t)(marker - midge_report_template), out) !=
             (size_t)(marker - midge_report_template) ||
         json_dump_callback(data, write_escaped, out, JSON_COMPACT) != 0 ||
         fwrite(rest, 1, (size_t)(end - rest), out) != (size_t)(end - rest) || fflush(out) != 0) {
+        if (errno == 0) /* jansson's memory, not the file */
+            return out_of_memory();
         fprintf(stderr, "midge-bench: report: cannot write: %s\n", strerror(errno));
         return MIDGE_E_WRITE;
     }

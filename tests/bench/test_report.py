@@ -292,7 +292,10 @@ class Drawing(Case):
         for heading in ("Ratios", "Figures", "Figures of this scenario", "Counts", "Noise of the machine",
                         "The machine", "How to repeat it"):
             self.assertIn(f">{heading}</h", dom)
-        self.assertNotRegex(self.text_of(dom), r"\b(NaN|undefined|null|Infinity|\[object)\b")
+        text = self.text_of(dom)
+        self.assertIn("longest gapµs", text)
+        self.assertIn("midge-servermidge-server 0.1.0midge-server", text)  # label, version, command
+        self.assertNotRegex(text, r"\b(NaN|undefined|null|Infinity|\[object)\b")
 
     def test_summary_says_what_the_ratios_say(self):
         file = fixture.compare(SAMPLES, rounds=2)
@@ -310,7 +313,7 @@ class Drawing(Case):
         text = self.text_of(self.dom(fixture.spinning(SAMPLES)))
         self.assertIn("unknown, 5 rounds cannot tell", text)
         self.assertIn("server beside itself showed a difference", text)
-        self.assertIn("load 1.99 cores", text)
+        self.assertIn("server 1.98 cores, load 1.99 cores", text)
 
     def test_failed_runs_and_noise_are_alarms(self):
         dom = self.dom(fixture.with_failures(SAMPLES))
