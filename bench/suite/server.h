@@ -6,6 +6,10 @@
  * and midge-server `--unix PATH` too for a Unix socket. Its output goes to a file, whose end is
  * shown where it fails.
  *
+ * The process that is started must be the server, or become it (env, nice, taskset, numactl):
+ * signals go to it alone, and what it uses is read from it alone. It runs where midge-bench runs,
+ * and gets a SIGTERM when the thread that started it ends.
+ *
  * Thread: the one that started it.
  */
 #ifndef MIDGE_SERVER_H
@@ -25,7 +29,7 @@
 struct midge_server_options {
     const char *command;   /* words as a shell splits them; no shell runs it */
     const char *directory; /* for its socket and its output; exists */
-    const char *name;      /* of those files, and in messages */
+    const char *name;      /* of those files, and in messages; no '/' */
     const cpu_set_t *cpus; /* NULL = where we are */
     bool is_unix;
 };
@@ -53,10 +57,11 @@ struct midge_server_usage {
 MIDGE_MUST_CHECK enum midge_status midge_server_start(const struct midge_server_options *options,
                                                       struct midge_server *server_out);
 
-/** True if it still runs; else says on standard error how it ended. */
+/** True if it still runs; else says on standard error how it ended, and then it has no pid. */
 MIDGE_MUST_CHECK bool midge_server_is_alive(struct midge_server *server);
 
-/** SIGTERM, after 5 s SIGKILL, and reap. Does nothing for pid 0. */
+/** SIGTERM, after 5 s SIGKILL, and reap; its socket's file is removed, its output stays. Does
+ * nothing for pid 0. */
 void midge_server_stop(struct midge_server *server);
 
 /** @param pid  0 = not known: all zero. @return MIDGE_OK; E_SYSTEM: no such process */
@@ -69,5 +74,12 @@ MIDGE_MUST_CHECK enum midge_status midge_server_usage(pid_t pid,
  * @param command  as in the options; its first word is asked
  */
 void midge_server_version(const char *command, char *out, uint32_t cap);
+
+/**
+ * A TCP port on 127.0.0.1 that nobody has at this moment.
+ *
+ * @return MIDGE_OK; E_SYSTEM: errno says why
+ */
+MIDGE_MUST_CHECK enum midge_status midge_server_free_port(uint32_t *port_out);
 
 #endif
