@@ -33,6 +33,7 @@
 /* What is shown of a server's output. */
 #define TAIL_LEN   2000u
 #define TAIL_LINES 10u
+#define HEAD_LEN   200u
 
 #define VERSION_LEN 1024u
 
@@ -54,7 +55,7 @@ static void complain(const char *name, const char *what)
 }
 
 /* The last bytes of a file, beginning with a whole line. @return their count */
-static uint32_t read_tail(const char *path, char bytes[TAIL_LEN])
+static uint32_t read_tail(const char *path, char bytes[TAIL_LEN], bool *is_cut_out)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     const off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
@@ -72,35 +73,52 @@ static uint32_t read_tail(const char *path, char bytes[TAIL_LEN])
         if (bytes[i - 1] == '\n' && ++lines == TAIL_LINES)
             skipped = i;
     }
-    if (skipped == 0 && begin > 0) {
+    if (skipped == 0 && begin > 0) { /* the first line is a part of one */
         const char *line = (const char *)memchr(bytes, '\n', count);
 
         skipped = line == NULL ? 0 : (uint32_t)(line - bytes) + 1;
     }
+    *is_cut_out = begin > 0 || skipped > 0;
     memmove(bytes, bytes + skipped, count - skipped);
     return count - skipped;
 }
 
-/* One line of what happened, and below it how the server's output ends. */
-static void complain_with_output(const struct midge_server *server, const char *what)
+/* Lines of a server, indented; a terminal would obey their control characters. */
+static void show(const char *bytes, uint32_t len)
 {
-    char bytes[TAIL_LEN];
-    const uint32_t len = read_tail(server->log_path, bytes);
     bool is_line_begin = true;
 
-    (void)fprintf(stderr, "midge-bench: %s: %s; %s\n", server->name, what,
-                  len == 0 ? "it printed nothing" : "the end of its output:");
     for (uint32_t i = 0; i < len; i++) {
+        const bool is_control = iscntrl((unsigned char)bytes[i]) && bytes[i] != '\t';
+
         if (is_line_begin)
             (void)fputs("  ", stderr);
         is_line_begin = bytes[i] == '\n';
-        /* A terminal would obey control characters. */
-        (void)fputc(
-            iscntrl((unsigned char)bytes[i]) && !is_line_begin && bytes[i] != '\t' ? '?' : bytes[i],
-            stderr);
+        (void)fputc(is_control && !is_line_begin ? '?' : bytes[i], stderr);
     }
-    if (len > 0)
+    if (!is_line_begin)
         (void)fputc('\n', stderr);
+}
+
+/* One line of what happened, and below it the first line of the server's output, where a server
+ * that prints its usage says what it did not understand, and how it ends. */
+static void complain_with_output(const struct midge_server *server, const char *what)
+{
+    char first[HEAD_LEN];
+    char tail[TAIL_LEN];
+    bool is_cut = false;
+    const uint32_t len = read_tail(server->log_path, tail, &is_cut);
+    FILE *file = is_cut ? fopen(server->log_path, "re") : NULL;
+
+    (void)fprintf(stderr, "midge-bench: %s: %s; %s\n", server->name, what,
+                  len == 0 ? "it printed nothing" : "its output:");
+    if (file != NULL && fgets(first, sizeof first, file) != NULL) {
+        show(first, (uint32_t)strlen(first));
+        (void)fputs("  ...\n", stderr);
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    show(tail, len);
 }
 
 /* The socket's file has the name of the output's, with another end. */
@@ -159,9 +177,10 @@ enum midge_status midge_server_free_port(uint32_t *port_out)
 static bool lost_port(const struct start *start)
 {
     char bytes[TAIL_LEN + 1];
+    bool is_cut = false;
     uint32_t port = 0;
 
-    bytes[read_tail(start->server.log_path, bytes)] = '\0';
+    bytes[read_tail(start->server.log_path, bytes, &is_cut)] = '\0';
     return strcasestr(bytes, "address already in use") != NULL ||
            (try_port(start->place.port, &port) != MIDGE_OK && errno == EADDRINUSE);
 }
