@@ -4,6 +4,7 @@ MIDGE_REPORT is the program (report_main.c). With CHROMIUM or a chromium in PATH
 """
 
 import copy
+import functools
 import html.parser
 import json
 import os
@@ -129,6 +130,7 @@ class Case(unittest.TestCase):
             return file.read()
 
 
+@functools.cache
 def all_kinds():
     return [fixture.single(SAMPLES), fixture.curve(SAMPLES), fixture.curve(SAMPLES, "b", 4),
             fixture.compare(SAMPLES, rounds=3), fixture.suite(SAMPLES)]
@@ -281,7 +283,7 @@ class Drawing(Case):
         return html.unescape(re.sub(r"<[^>]+>", "", body))
 
     def test_suite_has_plots_and_tables(self):
-        dom = self.dom(fixture.suite(SAMPLES))
+        dom = self.dom(all_kinds()[-1])
         self.assertEqual(self.plots, 4)  # two comparisons with latencies, two curves in one, one run
         self.assertEqual(dom.count('role="img"'), 4)
         named = r'<svg[^>]*role="img"[^>]*><title [^>]*>[^<]+</title><desc [^>]*>[^<]+<'
