@@ -104,29 +104,29 @@ static bool write_stream(int fd, uint64_t len)
     return true;
 }
 
-/* One read of at most `cap` bytes of a stream of which `*done` have come. @return false at its end
- */
+/* One read of at most `cap` bytes of a stream of which `*done` have come. @return false at its end,
+ * or where it is not that stream */
 static bool read_some(int fd, uint32_t cap, uint64_t *done)
 {
     uint8_t bytes[CHUNK_LEN];
     const ssize_t len = recv(fd, bytes, cap, 0);
 
-    cr_assert_geq(len, 0);
     for (ssize_t i = 0; i < len; i++) {
-        if (bytes[i] != byte_at(*done + (uint64_t)i))
-            cr_assert_fail("byte %llu is wrong", (unsigned long long)*done + (uint64_t)i);
+        if (bytes[i] != byte_at(*done))
+            return false;
+        (*done)++;
     }
-    *done += (uint64_t)len;
     return len > 0;
 }
 
-static void read_stream(int fd, uint64_t len)
+/* @return bytes that were right: `len`, if the whole stream was */
+static uint64_t read_stream(int fd, uint64_t len)
 {
     uint64_t done = 0;
 
     while (done < len && read_some(fd, CHUNK_LEN, &done))
         continue;
-    cr_expect_eq(done, len);
+    return done;
 }
 
 /* A child that writes a stream into one side and exits. If the test closes its own descriptor of
@@ -171,7 +171,8 @@ static void read_all(struct rig *rig, uint64_t len)
         }
     }
     for (uint32_t i = 0; i < last; i++)
-        cr_expect_eq(done[i], len, "side %u got %llu bytes", i + 1, (unsigned long long)done[i]);
+        cr_expect_eq(done[i], len, "side %u got %llu right bytes", i + 1,
+                     (unsigned long long)done[i]);
 }
 
 static int flood(struct midge_floor_options options)
@@ -247,10 +248,9 @@ Test(floor, full_direction_does_not_hold_up_the_other)
     if (answerer == 0) {
         const bool is_written = write_stream(rig.fd[1], ANSWERS_LEN);
 
-        read_stream(rig.fd[1], ANSWERS_LEN);
-        _exit(is_written ? 0 : 1);
+        _exit(is_written && read_stream(rig.fd[1], ANSWERS_LEN) == ANSWERS_LEN ? 0 : 1);
     }
-    read_stream(rig.fd[0], ANSWERS_LEN);
+    cr_expect_eq(read_stream(rig.fd[0], ANSWERS_LEN), ANSWERS_LEN);
     expect_success(writer);
     expect_success(answerer);
     cr_expect_eq(finish(&rig), 0);
