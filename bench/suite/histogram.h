@@ -3,13 +3,14 @@
  *
  * Below 2,048 ns a bucket is 1 ns wide; above, each power of two has 1,024 buckets, so a bucket is
  * at most 1/1,024 of its values wide and every figure read from it is off by less than 0.1 %. What
- * is longer than an hour counts as an hour, and is counted as beyond it, too.
+ * is longer than an hour counts as an hour, and is counted as beyond it, too; only the smallest and
+ * the largest sample are kept as they were.
  *
  * It has no pointers: it may lie in memory that processes share, and two of them are merged without
  * loss.
  *
  * Thread: one writer, any reader; a reader beside the writer sees some of the latest values.
- * Memory: its own size (some 270 KiB), zeroed by the owner or by init.
+ * Memory: its own size (some 264 KiB), zeroed by the owner or by init.
  * Source: hdrhistogram.org; its percentile output, which write_hgrm() makes.
  */
 #ifndef MIDGE_HISTOGRAM_H
@@ -31,6 +32,12 @@
  */
 #define MIDGE_HISTOGRAM_LINEAR  2048u
 #define MIDGE_HISTOGRAM_BUCKETS (MIDGE_HISTOGRAM_LINEAR + 31u * 1024u)
+
+/* Where sums and single samples stay, 292 years: the largest integer that JSON can hold here. */
+#define MIDGE_HISTOGRAM_SUM_MAX ((uint64_t)INT64_MAX)
+
+/* Samples of a histogram read from JSON: what every reader of JSON takes for the same number. */
+#define MIDGE_HISTOGRAM_COUNT_MAX (1ull << 53)
 
 /* A share of one, in parts of 100,000: exact, where 0.999 as a double is not. */
 #define MIDGE_HISTOGRAM_SHARE_ONE 100000u
@@ -58,7 +65,7 @@ extern const struct midge_histogram_reported midge_histogram_reported[MIDGE_HIST
 
 struct midge_histogram {
     _Atomic uint64_t count;
-    _Atomic uint64_t sum_ns;       /* exact, but for values beyond an hour */
+    _Atomic uint64_t sum_ns;       /* exact, but for values beyond an hour; 0..SUM_MAX */
     _Atomic uint64_t min_ns;       /* exact; UINT64_MAX while there is none */
     _Atomic uint64_t max_ns;       /* exact */
     _Atomic uint64_t beyond_count; /* of `count`, those of more than an hour */
@@ -71,13 +78,13 @@ void midge_histogram_init(struct midge_histogram *histogram);
 /** Add `count` samples of `ns`; 0 ns counts as 1. Cost: a few stores. Thread: the writer. */
 void midge_histogram_add(struct midge_histogram *histogram, uint64_t ns, uint64_t count);
 
-/** Add all samples of another one. Thread: the writer of `into`. */
+/** Add all samples of another one, as if each had been added here. Thread: the writer of `into`. */
 void midge_histogram_merge(struct midge_histogram *into, const struct midge_histogram *from);
 
-/** Samples in it. */
+/** Samples in it. Thread: any. */
 uint64_t midge_histogram_count(const struct midge_histogram *histogram);
 
-/** Mean in ns, 0 if it is empty. */
+/** Mean in ns, 0 if it is empty. Thread: any. */
 double midge_histogram_mean(const struct midge_histogram *histogram);
 
 /**
@@ -87,6 +94,7 @@ double midge_histogram_mean(const struct midge_histogram *histogram);
  * @param share   parts of MIDGE_HISTOGRAM_SHARE_ONE, above 0 and below one
  * @param ns_out  set if known
  * @return true if at least MIDGE_HISTOGRAM_BEYOND_MIN samples lie beyond the rank
+ * Thread: any. Cost: a walk over the buckets, some 10 us.
  */
 MIDGE_MUST_CHECK bool midge_histogram_percentile(const struct midge_histogram *histogram,
                                                  uint32_t share, uint64_t *ns_out);
@@ -94,25 +102,32 @@ MIDGE_MUST_CHECK bool midge_histogram_percentile(const struct midge_histogram *h
 /**
  * As one JSON object: count, min_ns, max_ns, mean_ns, sum_ns, beyond_count, the reported
  * percentiles (null where unknown), and "buckets": [[index, count], ...] of those that are not
- * empty.
+ * empty, in order. Of an empty one all are 0 or null.
  *
  * @return own (json_decref); NULL without memory
+ * Thread: any, while nobody writes.
  */
 MIDGE_MUST_CHECK json_t *midge_histogram_to_json(const struct midge_histogram *histogram);
 
 /**
- * Read it back, without loss.
+ * Read it back, without loss. What was in the histogram is gone; it stays on failure.
  *
- * @param json  what to_json() made; untrusted
- * @return MIDGE_OK; E_CONFIG: not such an object, or its parts do not fit together
+ * @param json  what to_json() made; untrusted; NULL is refused. Keys that are not known are ignored
+ * @return MIDGE_OK; E_CONFIG: not such an object, or there are no samples of which all that it says
+ *         would be true; E_MEMORY
+ * Thread: the writer.
  */
 MIDGE_MUST_CHECK enum midge_status midge_histogram_from_json(struct midge_histogram *histogram,
                                                              const json_t *json);
 
 /**
- * Write the percentile distribution that the public HdrHistogram plotter reads, in us.
+ * Write the percentile distribution that the public HdrHistogram plotter reads, in us, and flush
+ * the file.
  *
  * @return MIDGE_OK; E_WRITE: errno says why
+ * Thread: any, while nobody writes.
+ * Source: HdrHistogram 2.2, AbstractHistogram.outputPercentileDistribution() with 5 ticks per half
+ *         distance.
  */
 MIDGE_MUST_CHECK enum midge_status
 midge_histogram_write_hgrm(const struct midge_histogram *histogram, FILE *file);
