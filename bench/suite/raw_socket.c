@@ -1,7 +1,9 @@
 /* A plain socket that speaks NATS; see raw_socket.h. */
 #include "raw_socket.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -242,12 +244,112 @@ static void end_body(struct midge_raw_socket *socket, struct midge_server_op *op
     socket->body_fill = 0;
 }
 
+/* --- whole messages --- */
+
+#define BYTES_01 UINT64_C(0x0101010101010101)
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the lowest byte of a word is the first");
+
+/* The end of a word: the first byte that is a blank or below. The last 7 bytes before `end` are not
+ * looked at. @return NULL: none was found */
+static inline const uint8_t *find_end(const uint8_t *at, const uint8_t *end)
+{
+    for (; end - at >= 8; at += 8) {
+        uint64_t bytes;
+        uint64_t below;
+
+        memcpy(&bytes, at, sizeof bytes);
+        /* The upper bit of each byte below 0x21; above the first of them some may be wrong. */
+        below = (bytes - 0x21 * BYTES_01) & ~bytes & 0x80 * BYTES_01;
+        if (below != 0)
+            return at + (__builtin_ctzll(below) >> 3);
+    }
+    return NULL;
+}
+
+/* One to nine digits. @return false: anything else */
+static inline bool read_number(const uint8_t *at, const uint8_t *end, uint32_t *number_out)
+{
+    uint32_t number = 0;
+
+    if (at == end || end - at > (ptrdiff_t)MIDGE_SIZE_DIGITS_MAX)
+        return false;
+    for (; at < end; at++) {
+        const uint32_t digit = (uint32_t)*at - '0';
+
+        if (digit > 9)
+            return false;
+        number = 10 * number + digit;
+    }
+    *number_out = number;
+    return true;
+}
+
+/*
+ * MSG and PUB as servers and we write them, with one blank between words, and whole in the input:
+ * nearly all that a load receives. What is anything else is left to the parser, untouched.
+ *
+ * The parser needs some 40 ns for a message of 16 bytes, as much as all that the kernel does to
+ * receive it in a large read; this needs half of that.
+ */
+static inline bool cut_whole(const struct midge_raw_socket *socket, struct midge_slice *input,
+                             struct midge_server_op *op_out)
+{
+    const uint8_t *const end = input->base + input->len;
+    const uint8_t *words[4];
+    const uint8_t *ends[4];
+    const uint32_t fewest = socket->is_relay ? 2 : 3; /* subject, sid, size */
+    const uint8_t *at = input->base + 4;
+    uint32_t count = 0;
+    uint32_t sid = 0;
+    uint32_t len = 0;
+
+    if (input->len < 8 || memcmp(input->base, socket->is_relay ? "PUB " : "MSG ", 4) != 0)
+        return false;
+    do {
+        words[count] = at;
+        ends[count] = find_end(at, end);
+        if (ends[count] == NULL || ends[count] == at)
+            return false;
+        at = ends[count++] + 1;
+    } while (at[-1] == ' ' && count < fewest + 1);
+    if (count < fewest || end - at < 1 || at[-1] != '\r' || at[0] != '\n' ||
+        !read_number(words[count - 1], ends[count - 1], &len) ||
+        (!socket->is_relay && !read_number(words[1], ends[1], &sid)))
+        return false;
+    at++;
+    if ((uint64_t)(end - at) < (uint64_t)len + END_LEN || at[len] != '\r' || at[len + 1] != '\n')
+        return false;
+    op_out->kind = MIDGE_SERVER_OP_MSG;
+    op_out->header_len = 0;
+    op_out->total_len = len;
+    op_out->sid = sid;
+    op_out->subject = midge_slice_make(words[0], (uint32_t)(ends[0] - words[0]));
+    op_out->reply = midge_slice_make(NULL, 0);
+    if (count > fewest)
+        op_out->reply =
+            midge_slice_make(words[count - 2], (uint32_t)(ends[count - 2] - words[count - 2]));
+    op_out->body = midge_slice_make(at, len);
+    op_out->whole = true;
+    input->base = at + len + END_LEN;
+    input->len = (uint32_t)(end - input->base);
+    return true;
+}
+
+static bool is_at_start(const struct midge_raw_socket *socket)
+{
+    return socket->is_relay ? midge_parser_at_start(&socket->relay_parser)
+                            : midge_server_parser_at_start(&socket->parser);
+}
+
 enum midge_status midge_raw_socket_next(struct midge_raw_socket *socket, struct midge_slice *input,
                                         struct midge_server_op *op_out)
 {
+    if (MIDGE_LIKELY(is_at_start(socket)) && MIDGE_LIKELY(cut_whole(socket, input, op_out)))
+        return MIDGE_OK;
     for (;;) {
         const uint32_t before = input->len;
-        enum midge_status status = MIDGE_UNLIKELY(socket->is_relay)
+        enum midge_status status = socket->is_relay
                                        ? next_of_relay(socket, input, op_out)
                                        : midge_server_parser_next(&socket->parser, input, op_out);
 
