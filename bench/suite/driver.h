@@ -52,6 +52,7 @@ typedef void (*midge_driver_reply_cb)(void *context, enum midge_status status,
 
 struct midge_driver_kind {
     const char *name; /* as in --driver */
+    bool has_threads; /* call-backs come in threads of the library, and may come in two at once */
 
     /** "libmidge 0.1.0" and the like. Static. */
     const char *(*version_cb)(void);

@@ -700,6 +700,7 @@ static uint64_t strays(const struct midge_driver *driver)
 
 const struct midge_driver_kind midge_driver_natsc = {
     .name = NAME,
+    .has_threads = true,
     .version_cb = version,
     .create_cb = create,
     .destroy_cb = destroy,

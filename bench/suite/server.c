@@ -332,7 +332,7 @@ static enum midge_status start_once(struct start *start, bool is_last)
         status = launch(start);
     if (status != MIDGE_OK)
         return status;
-    status = wait_until_ready(start);
+    status = start->options->is_silent ? MIDGE_OK : wait_until_ready(start);
     if (status == MIDGE_E_EOF && !is_last && lost_port(start)) {
         midge_server_process_reap(server->pid, what, sizeof what);
         server->pid = 0;

@@ -32,6 +32,7 @@ struct midge_server_options {
     const char *name;      /* of those files, and in messages; no '/' */
     const cpu_set_t *cpus; /* NULL = where we are */
     bool is_unix;
+    bool is_silent; /* says no INFO: it is not waited for, and who connects must try again */
 };
 
 struct midge_server {
