@@ -1,0 +1,194 @@
+/*
+ * The processes of a run and what they share.
+ *
+ * Every message carries its number and its intended time in its first bytes; the rest is a filler
+ * that the receiver compares. Numbers of a publisher, or of a requesting party, count from 0, so
+ * that what is lost, doubled or out of order shows at once.
+ *
+ * Thread: struct midge_board: any process, where a field does not say otherwise; struct
+ * midge_party: the process that it is.
+ */
+#ifndef MIDGE_PARTY_H
+#define MIDGE_PARTY_H
+
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "driver.h"
+#include "histogram.h"
+#include "midge/limits.h"
+#include "midge/status.h"
+#include "run.h"
+
+#define MIDGE_PARTIES_MAX 20u
+
+#define MIDGE_PARTY_REASON_CAP 200u
+
+/* Subjects of all scenarios. */
+#define MIDGE_PARTY_REQUESTS "bench.request"
+#define MIDGE_PARTY_MESSAGES "bench.message"
+#define MIDGE_PARTY_QUEUE    "workers"
+
+enum midge_party_kind {
+    MIDGE_PARTY_REQUEST = 0, /* requesters, and responders if they are not apart */
+    MIDGE_PARTY_RESPOND,
+    MIDGE_PARTY_PUBLISH,
+    MIDGE_PARTY_SUBSCRIBE,
+    MIDGE_PARTY_STALL,   /* subscribes and reads nothing */
+    MIDGE_PARTY_CONNECT, /* connects as often as it can, then idles */
+    MIDGE_PARTY_MATCH,   /* many subscriptions and a publisher on them */
+    MIDGE_PARTY_KINDS,
+};
+
+/* What one party has counted. Thread: one writer (in a party whose library calls back in threads:
+ * under its lock), any reader. */
+struct midge_row {
+    /* Since the start, warm-up included. */
+    alignas(MIDGE_CACHE_LINE_LEN) _Atomic uint64_t begun; /* sent, as far as it was tried */
+    _Atomic uint64_t done; /* replies or messages that came; connects */
+    /* Of the measured time. */
+    _Atomic uint64_t sent;
+    _Atomic uint64_t received;
+    _Atomic uint64_t late;   /* left more than one interval after their time */
+    _Atomic uint64_t missed; /* could not leave: too much under way */
+    _Atomic uint64_t lost;
+    _Atomic uint64_t doubled;
+    _Atomic uint64_t wrong;
+    _Atomic uint64_t errors;
+    _Atomic uint64_t timeouts;
+    /* Publishers: messages of each; readers: those of each publisher that the slowest has. */
+    _Atomic uint64_t progress[MIDGE_RUN_PUBLISHERS_MAX];
+    _Atomic uint64_t closed;         /* stalled subscribers that the server closed */
+    _Atomic uint64_t resident_bytes; /* that connections took in this process */
+    _Atomic uint64_t changes;        /* of subscriptions */
+    uint64_t begin_ns;               /* of connects or subscriptions: before the first one ... */
+    uint64_t end_ns;                 /* ... and after the last; read once the party is ready */
+    char reason[MIDGE_PARTY_REASON_CAP]; /* of a failure; written before is_failed */
+    struct midge_histogram latency;
+    struct midge_histogram service;
+};
+
+/* Shared memory of a run. Thread: any (lock-free). */
+struct midge_board {
+    _Atomic uint32_t ready_count;
+    _Atomic uint32_t finished_count;  /* parties that have all they wait for */
+    _Atomic uint32_t published_count; /* publishing parties that have sent all */
+    _Atomic bool is_failed;
+    _Atomic bool is_over; /* nothing more is asked of anybody */
+    /* Written by the parent before the parties start. */
+    uint32_t party_count;
+    enum midge_party_kind kinds[MIDGE_PARTIES_MAX];
+    /* Written by the parent before begin_at_ns. */
+    uint64_t measure_from_ns;
+    uint64_t measure_until_ns;
+    _Atomic uint64_t begin_at_ns; /* 0 = not yet */
+    struct midge_row rows[MIDGE_PARTIES_MAX];
+};
+
+struct midge_party {
+    enum midge_party_kind kind;
+    uint32_t index;                          /* of its row */
+    const struct midge_run_options *options; /* borrow */
+    struct midge_board *board;               /* borrow */
+    struct midge_row *row;                   /* borrow */
+    struct midge_driver *driver;             /* own */
+    uint32_t conn_count;                     /* CONNECT: how many to make */
+    pthread_mutex_t lock;                    /* where the library calls back in threads */
+    uint8_t *payload;                        /* own; filler */
+    uint8_t *expected;                       /* own; filler, to compare */
+};
+
+/**
+ * Live as that party, from connecting to its end. In its own process.
+ *
+ * @return MIDGE_OK; anything else: the reason is in its row, and the board says failed
+ */
+MIDGE_MUST_CHECK enum midge_status midge_party_live(struct midge_party *party);
+
+/* The kinds: each is called once, connects and subscribes what it needs, calls
+ * midge_party_await_begin(), and does its work until the measured time is over. */
+
+MIDGE_MUST_CHECK enum midge_status midge_party_request(struct midge_party *party);
+MIDGE_MUST_CHECK enum midge_status midge_party_respond(struct midge_party *party);
+MIDGE_MUST_CHECK enum midge_status midge_party_publish(struct midge_party *party);
+MIDGE_MUST_CHECK enum midge_status midge_party_subscribe(struct midge_party *party);
+MIDGE_MUST_CHECK enum midge_status midge_party_stall(struct midge_party *party);
+MIDGE_MUST_CHECK enum midge_status midge_party_connect(struct midge_party *party);
+MIDGE_MUST_CHECK enum midge_status midge_party_match(struct midge_party *party);
+
+/* What they share. */
+
+/** Write why a party failed, for people, and tell the others. @return status */
+enum midge_status midge_party_fail(struct midge_party *party, enum midge_status status,
+                                   const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/** Say that everything is connected, and wait for the beginning. @return MIDGE_OK; E_CLOSED: the
+ * run has failed elsewhere */
+MIDGE_MUST_CHECK enum midge_status midge_party_await_begin(struct midge_party *party);
+
+/** Say that nothing more comes, and stay connected until the run is over: closing costs the server
+ * CPU time. */
+void midge_party_finish(struct midge_party *party);
+
+/** Disconnect, and end threads that call back. */
+void midge_party_close(struct midge_party *party);
+
+/** True once the run is over or has failed. */
+bool midge_party_is_over(const struct midge_party *party);
+
+/** True if a send that was meant for that time belongs to the measured ones. */
+bool midge_party_is_measured(const struct midge_party *party, uint64_t intended_ns);
+
+/** Add to a counter that has one writer. Cost: a load and a store. */
+void midge_row_add(_Atomic uint64_t *counter, uint64_t count);
+
+/** Read one. */
+uint64_t midge_row_get(const _Atomic uint64_t *counter);
+
+/** Responders' call-back: publish the payload to the reply subject. @param context  the party */
+void midge_party_echo(void *context, const struct midge_driver_msg *msg);
+
+/* What the first bytes of a payload say. */
+struct midge_stamp {
+    uint64_t number;
+    uint64_t intended_ns;
+};
+
+/** Write it into party->payload. */
+void midge_party_stamp(struct midge_party *party, struct midge_stamp stamp);
+
+/** Read it, and compare length and filler. @return false: not one of ours */
+MIDGE_MUST_CHECK bool midge_party_read_stamp(const struct midge_party *party,
+                                             struct midge_slice payload,
+                                             struct midge_stamp *stamp_out);
+
+/** CLOCK_MONOTONIC in ns. */
+uint64_t midge_party_now_ns(void);
+
+/** Sleep until CLOCK_MONOTONIC shows that; returns at once if it does. */
+void midge_party_sleep_until(uint64_t at_ns);
+
+/* When the next send is due. Thread: one owner. */
+struct midge_schedule {
+    uint64_t next_ns; /* 0 = closed loop, or not begun */
+    double interval_ns;
+    double rest_ns; /* of times that are no whole ns */
+    enum midge_run_arrivals arrivals;
+    uint64_t random; /* state of splitmix64 */
+};
+
+/** The first one is due at begin_at_ns. @param rate  > 0 */
+void midge_schedule_init(struct midge_schedule *schedule, uint32_t rate,
+                         enum midge_run_arrivals arrivals, uint64_t seed, uint64_t begin_at_ns);
+
+/** Go on to the one after it. Cost: some ns, a logarithm for Poisson. */
+void midge_schedule_advance(struct midge_schedule *schedule);
+
+/** The next random number of a splitmix64 sequence. Source: prng.di.unimi.it */
+uint64_t midge_schedule_random(uint64_t *state);
+
+#endif

@@ -1,0 +1,401 @@
+/*
+ * Publishers, subscribers, and subscribers that do not read.
+ *
+ * At a rate, each message carries the time at which it was meant to leave, and the subscriber
+ * counts from there. At full speed there is no such time and no latency: publishers stay at most
+ * `window` messages ahead of the slowest reader, so that the load adapts to the server, and what is
+ * counted is throughput.
+ */
+#include <stdlib.h>
+
+#include "party.h"
+
+/* Bytes that a publisher queues before it hands them to the kernel. */
+#define BATCH_LEN 16384u
+
+/* Pause of a publisher whose window is used up. */
+#define WINDOW_PAUSE_NS 20000ull
+
+/* How often a reader looks whether all has come; and how long it waits behind the last message. */
+#define LOOK_NS 20000000ull
+
+/* How long a stalled subscriber, once it reads again, waits for its connection to end. */
+#define STALLED_DRAIN_NS 1000000000ull
+
+/* The number in a stamp: the publisher, and its message in the low bits. */
+#define NUMBER_BITS 48u
+#define NUMBER_MASK ((1ull << NUMBER_BITS) - 1)
+
+struct publishing {
+    struct midge_party *party;        /* borrow */
+    struct midge_driver_conn **conns; /* own */
+    uint64_t *sent;                   /* own; of each publisher */
+    struct midge_schedule schedule;
+};
+
+struct subscribing;
+
+struct subscriber {
+    struct subscribing *all;                             /* borrow */
+    _Atomic uint64_t received[MIDGE_RUN_PUBLISHERS_MAX]; /* next number of each publisher */
+};
+
+struct subscribing {
+    struct midge_party *party;      /* borrow */
+    struct subscriber *subscribers; /* own */
+};
+
+/* --- publishers --- */
+
+static enum midge_status connect_publishers(struct publishing *all)
+{
+    const struct midge_run_options *options = all->party->options;
+
+    all->conns = calloc(options->publishers, sizeof(struct midge_driver_conn *));
+    all->sent = calloc(options->publishers, sizeof *all->sent);
+    if (all->conns == NULL || all->sent == NULL)
+        return midge_party_fail(all->party, MIDGE_E_MEMORY, "no memory for publishers");
+    for (uint32_t i = 0; i < options->publishers; i++) {
+        const enum midge_status status =
+            options->driver->connect_cb(all->party->driver, &all->conns[i]);
+
+        if (status != MIDGE_OK)
+            return midge_party_fail(all->party, status, "publisher %u cannot connect", i);
+    }
+    return MIDGE_OK;
+}
+
+static enum midge_status publish(struct publishing *all, uint32_t publisher, uint64_t intended_ns)
+{
+    struct midge_party *party = all->party;
+    const bool is_measured = midge_party_is_measured(party, intended_ns);
+
+    midge_party_stamp(
+        party, (struct midge_stamp){(uint64_t)publisher << NUMBER_BITS | all->sent[publisher],
+                                    intended_ns});
+    const enum midge_status status = party->options->driver->publish_cb(
+        all->conns[publisher],
+        midge_slice_make(MIDGE_PARTY_MESSAGES, sizeof MIDGE_PARTY_MESSAGES - 1),
+        midge_slice_make(NULL, 0), midge_slice_make(party->payload, party->options->size));
+
+    if (status == MIDGE_OK) {
+        all->sent[publisher]++;
+        midge_row_add(&party->row->begun, 1);
+        midge_row_add(&party->row->sent, is_measured ? 1 : 0);
+    } else if (status == MIDGE_FULL) {
+        midge_row_add(&party->row->missed, is_measured ? 1 : 0);
+    }
+    return status;
+}
+
+/* What every reader has of a publisher; UINT64_MAX without readers. */
+static uint64_t slowest(const struct midge_board *board, uint32_t publisher)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (uint32_t i = 0; i < board->party_count; i++) {
+        if (board->kinds[i] == MIDGE_PARTY_SUBSCRIBE) {
+            const uint64_t has = midge_row_get(&board->rows[i].progress[publisher]);
+
+            least = has < least ? has : least;
+        }
+    }
+    return least;
+}
+
+static enum midge_status lost_connection(struct midge_party *party, enum midge_status status,
+                                         const char *who)
+{
+    if (status == MIDGE_OK || status == MIDGE_AGAIN)
+        return MIDGE_OK;
+    return midge_party_fail(party, status, "%s: %s", who,
+                            status == MIDGE_E_EOF ? "closed by the server"
+                                                  : midge_status_name(status));
+}
+
+/* As many as the window and a batch allow, of one publisher. */
+static enum midge_status publish_batch(struct publishing *all, uint32_t publisher,
+                                       uint32_t *published_out)
+{
+    const struct midge_run_options *options = all->party->options;
+    const uint32_t batch = options->size < BATCH_LEN ? BATCH_LEN / options->size : 1;
+    const uint64_t reached = slowest(all->party->board, publisher);
+    enum midge_status status = MIDGE_OK;
+
+    for (uint32_t i = 0; status == MIDGE_OK && i < batch; i++) {
+        if (reached != UINT64_MAX && all->sent[publisher] >= reached + options->window)
+            break;
+        status = publish(all, publisher, 0);
+        *published_out += status == MIDGE_OK ? 1 : 0;
+    }
+    return status == MIDGE_FULL ? MIDGE_OK : status;
+}
+
+/* At full speed. Without a reader each publisher is held back by a PONG behind each window. */
+static enum midge_status publish_all(struct publishing *all)
+{
+    struct midge_party *party = all->party;
+    const struct midge_run_options *options = party->options;
+    uint64_t unfenced = 0;
+    enum midge_status status = MIDGE_OK;
+
+    while (status == MIDGE_OK && !midge_party_is_over(party)) {
+        const uint64_t now_ns = midge_party_now_ns();
+        uint32_t published = 0;
+
+        if (now_ns >= party->board->measure_until_ns)
+            return MIDGE_OK;
+        for (uint32_t i = 0; status == MIDGE_OK && i < options->publishers; i++)
+            status = publish_batch(all, i, &published);
+        if (status == MIDGE_OK)
+            status = options->driver->wait_cb(party->driver,
+                                              published > 0 ? 0 : now_ns + WINDOW_PAUSE_NS);
+        unfenced += published;
+        if (status >= MIDGE_OK && options->subscribers == 0 &&
+            unfenced >= (uint64_t)options->window * options->publishers) {
+            unfenced = 0;
+            status = MIDGE_OK;
+            for (uint32_t i = 0; status == MIDGE_OK && i < options->publishers; i++)
+                status = options->driver->fence_cb(all->conns[i]);
+        }
+        status = lost_connection(party, status, "publisher");
+    }
+    return status;
+}
+
+static enum midge_status publish_at_rate(struct publishing *all)
+{
+    struct midge_party *party = all->party;
+    struct midge_schedule *schedule = &all->schedule;
+    uint64_t turn = 0;
+    enum midge_status status = MIDGE_OK;
+
+    while (status == MIDGE_OK && !midge_party_is_over(party) &&
+           schedule->next_ns < party->board->measure_until_ns) {
+        const uint64_t now_ns = midge_party_now_ns();
+
+        if (now_ns < schedule->next_ns) {
+            status = party->options->driver->wait_cb(party->driver, schedule->next_ns);
+            status = lost_connection(party, status, "publisher");
+            continue;
+        }
+        if (midge_party_is_measured(party, schedule->next_ns) &&
+            (double)(now_ns - schedule->next_ns) > schedule->interval_ns)
+            midge_row_add(&party->row->late, 1);
+        status = publish(all, (uint32_t)(turn++ % party->options->publishers), schedule->next_ns);
+        if (status == MIDGE_FULL)
+            status = MIDGE_OK;
+        midge_schedule_advance(schedule);
+    }
+    return status == MIDGE_OK ? status : midge_party_fail(party, status, "cannot publish");
+}
+
+/* Tell the readers how much there was, once the server has all of it. */
+static enum midge_status end_publishing(struct publishing *all)
+{
+    struct midge_party *party = all->party;
+    enum midge_status status = MIDGE_OK;
+
+    for (uint32_t i = 0; status == MIDGE_OK && i < party->options->publishers; i++) {
+        status = party->options->driver->fence_cb(all->conns[i]);
+        atomic_store_explicit(&party->row->progress[i], all->sent[i], memory_order_relaxed);
+    }
+    if (status != MIDGE_OK)
+        return midge_party_fail(party, status, "publisher: no PONG at the end");
+    /* Release pairs with the acquire in has_all(). */
+    (void)atomic_fetch_add_explicit(&party->board->published_count, 1, memory_order_release);
+    midge_party_finish(party);
+    return MIDGE_OK;
+}
+
+enum midge_status midge_party_publish(struct midge_party *party)
+{
+    const struct midge_run_options *options = party->options;
+    struct publishing all = {.party = party};
+    enum midge_status status = connect_publishers(&all);
+
+    if (status == MIDGE_OK)
+        status = midge_party_await_begin(party);
+    if (status == MIDGE_OK && options->rate > 0) {
+        midge_schedule_init(&all.schedule, options->rate, options->arrivals, options->seed,
+                            atomic_load_explicit(&party->board->begin_at_ns, memory_order_relaxed));
+        status = publish_at_rate(&all);
+    } else if (status == MIDGE_OK) {
+        status = publish_all(&all);
+    }
+    if (status == MIDGE_OK)
+        status = end_publishing(&all);
+    midge_party_close(party);
+    free(all.conns);
+    free(all.sent);
+    return status;
+}
+
+/* --- subscribers --- */
+
+static void take(void *context, const struct midge_driver_msg *msg)
+{
+    struct subscriber *subscriber = context;
+    struct midge_party *party = subscriber->all->party;
+    struct midge_stamp stamp;
+
+    if (!midge_party_read_stamp(party, msg->payload, &stamp) ||
+        stamp.number >> NUMBER_BITS >= party->options->publishers) {
+        midge_row_add(&party->row->wrong, 1);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "a message has bytes that nobody sent");
+        return;
+    }
+    _Atomic uint64_t *received = &subscriber->received[stamp.number >> NUMBER_BITS];
+    const uint64_t expected = midge_row_get(received);
+    const uint64_t number = stamp.number & NUMBER_MASK;
+
+    if (number < expected) {
+        midge_row_add(&party->row->doubled, 1);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "a message came twice, or behind a later one");
+        return;
+    }
+    if (number > expected) {
+        midge_row_add(&party->row->lost, number - expected);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "%llu messages lost",
+                               (unsigned long long)(number - expected));
+    }
+    atomic_store_explicit(received, number + 1, memory_order_relaxed);
+    midge_row_add(&party->row->done, 1);
+    if (stamp.intended_ns != 0 && midge_party_is_measured(party, stamp.intended_ns)) {
+        midge_row_add(&party->row->received, 1);
+        midge_histogram_add(&party->row->latency, midge_party_now_ns() - stamp.intended_ns, 1);
+    }
+}
+
+static void take_locked(void *context, const struct midge_driver_msg *msg)
+{
+    struct midge_party *party = ((struct subscriber *)context)->all->party;
+
+    if (party->options->driver->has_threads)
+        (void)pthread_mutex_lock(&party->lock);
+    take(context, msg);
+    if (party->options->driver->has_threads)
+        (void)pthread_mutex_unlock(&party->lock);
+}
+
+static enum midge_status connect_subscribers(struct midge_party *party, uint32_t count,
+                                             struct subscriber *subscribers)
+{
+    const struct midge_driver_kind *driver = party->options->driver;
+    enum midge_status status = MIDGE_OK;
+
+    for (uint32_t i = 0; status == MIDGE_OK && i < count; i++) {
+        struct midge_driver_conn *conn = NULL;
+
+        status = driver->connect_cb(party->driver, &conn);
+        if (status == MIDGE_OK)
+            status = driver->subscribe_cb(conn, MIDGE_PARTY_MESSAGES, NULL, &subscribers[i],
+                                          take_locked);
+        if (status == MIDGE_OK)
+            status = driver->fence_cb(conn);
+        if (status != MIDGE_OK)
+            return midge_party_fail(party, status, "subscriber %u cannot connect and subscribe", i);
+    }
+    return status;
+}
+
+/* Say what the slowest reader of this party has; true if it is all that was published. */
+static bool has_all(struct subscribing *all)
+{
+    struct midge_party *party = all->party;
+    struct midge_board *board = party->board;
+    uint32_t publishing = 0;
+    bool is_all = true;
+
+    for (uint32_t i = 0; i < board->party_count; i++)
+        publishing += board->kinds[i] == MIDGE_PARTY_PUBLISH ? 1 : 0;
+    /* Acquire pairs with the release in end_publishing(): the publishers' counts are final. */
+    const bool is_published =
+        atomic_load_explicit(&board->published_count, memory_order_acquire) == publishing;
+
+    for (uint32_t publisher = 0; publisher < party->options->publishers; publisher++) {
+        uint64_t least = UINT64_MAX;
+
+        for (uint32_t i = 0; i < party->options->subscribers; i++) {
+            const uint64_t has = midge_row_get(&all->subscribers[i].received[publisher]);
+
+            least = has < least ? has : least;
+        }
+        atomic_store_explicit(&party->row->progress[publisher], least, memory_order_relaxed);
+        for (uint32_t i = 0; is_published && i < board->party_count; i++) {
+            if (board->kinds[i] == MIDGE_PARTY_PUBLISH)
+                is_all = is_all && midge_row_get(&board->rows[i].progress[publisher]) == least;
+        }
+    }
+    return is_published && is_all;
+}
+
+static enum midge_status read_all(struct subscribing *all)
+{
+    struct midge_party *party = all->party;
+    const uint64_t patience_ns = party->options->timeout_ms * 1000000ull;
+    uint64_t last_done = 0;
+    uint64_t quiet_from_ns = party->board->measure_until_ns;
+    enum midge_status status = MIDGE_OK;
+
+    while (status == MIDGE_OK && !has_all(all) && !midge_party_is_over(party)) {
+        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t done = midge_row_get(&party->row->done);
+
+        if (done != last_done && now_ns > quiet_from_ns)
+            quiet_from_ns = now_ns;
+        last_done = done;
+        if (now_ns > quiet_from_ns + patience_ns)
+            return midge_party_fail(party, MIDGE_E_TIMEOUT, "the last messages never came");
+        status = party->options->driver->wait_cb(party->driver, now_ns + LOOK_NS);
+        status = lost_connection(party, status, "subscriber");
+    }
+    return status;
+}
+
+enum midge_status midge_party_subscribe(struct midge_party *party)
+{
+    struct subscribing all = {.party = party};
+    enum midge_status status = MIDGE_OK;
+
+    all.subscribers = calloc(party->options->subscribers, sizeof *all.subscribers);
+    if (all.subscribers == NULL)
+        return midge_party_fail(party, MIDGE_E_MEMORY, "no memory for subscribers");
+    for (uint32_t i = 0; i < party->options->subscribers; i++)
+        all.subscribers[i].all = &all;
+    status = connect_subscribers(party, party->options->subscribers, all.subscribers);
+    if (status == MIDGE_OK)
+        status = midge_party_await_begin(party);
+    if (status == MIDGE_OK)
+        status = read_all(&all);
+    if (status == MIDGE_OK)
+        midge_party_finish(party);
+    midge_party_close(party);
+    free(all.subscribers);
+    return status;
+}
+
+/* One that reads nothing until everybody else is done, and then looks whether it was closed. */
+enum midge_status midge_party_stall(struct midge_party *party)
+{
+    struct subscribing all = {.party = party};
+    struct subscriber subscriber = {.all = &all};
+    enum midge_status status = connect_subscribers(party, 1, &subscriber);
+
+    if (status == MIDGE_OK)
+        status = midge_party_await_begin(party);
+    if (status != MIDGE_OK)
+        return status;
+    while (!midge_party_is_over(party))
+        midge_party_sleep_until(midge_party_now_ns() + LOOK_NS);
+
+    const uint64_t until_ns = midge_party_now_ns() + STALLED_DRAIN_NS;
+
+    while (status == MIDGE_OK && midge_party_now_ns() < until_ns)
+        status = party->options->driver->wait_cb(party->driver, until_ns);
+    /* A server that closes a slow consumer may say -ERR first, which is no MIDGE_E_EOF. */
+    if (status < 0)
+        midge_row_add(&party->row->closed, 1);
+    midge_party_close(party);
+    return MIDGE_OK;
+}

@@ -1,0 +1,395 @@
+/*
+ * Requesters and responders.
+ *
+ * One request in flight on one connection is made with the driver's blocking request, as a program
+ * would make it; everything else with asynchronous ones. What is in flight stands in a table by its
+ * number, so that a reply is known, and one that comes twice, or belongs to nothing, too.
+ */
+#include <stdlib.h>
+
+#include "party.h"
+
+/* Slots of the table: twice what can be in flight in a closed loop; in an open loop what a server
+ * that stalls for this long leaves behind. A send that finds its slot taken is missed. */
+#define SLOTS_MIN 1024u
+#define SLOTS_MAX (1u << 20)
+#define SLOTS_S   4u
+
+struct slot {
+    _Atomic uint64_t number; /* of the request in it, plus 1; 0 = free */
+    uint64_t intended_ns;
+    uint64_t sent_ns;
+};
+
+struct requesting;
+
+struct requester {
+    struct requesting *all;         /* borrow */
+    struct midge_driver_conn *conn; /* borrow */
+};
+
+/* All requesters of a party. Thread: its own, or under its lock, where the library calls back. */
+struct requesting {
+    struct midge_party *party;    /* borrow */
+    struct requester *requesters; /* own */
+    struct slot *slots;           /* own */
+    uint32_t slot_count;          /* a power of two */
+    uint64_t next_number;
+    _Atomic uint64_t in_flight;
+    struct midge_schedule schedule; /* open loop */
+};
+
+static const struct midge_driver_kind *driver_of(const struct requesting *all)
+{
+    return all->party->options->driver;
+}
+
+static void record(struct midge_party *party, uint64_t intended_ns, uint64_t sent_ns,
+                   uint64_t now_ns)
+{
+    midge_row_add(&party->row->done, 1);
+    if (!midge_party_is_measured(party, intended_ns))
+        return;
+    midge_row_add(&party->row->received, 1);
+    midge_histogram_add(&party->row->latency, now_ns - intended_ns, 1);
+    if (party->options->rate > 0)
+        midge_histogram_add(&party->row->service, now_ns - sent_ns, 1);
+}
+
+/* Begin one request. A closed loop intends it now. */
+static enum midge_status begin(struct requester *requester, uint64_t intended_ns, uint64_t now_ns)
+{
+    struct requesting *all = requester->all;
+    struct midge_party *party = all->party;
+    const uint64_t number = all->next_number;
+    struct slot *slot = &all->slots[number & (all->slot_count - 1)];
+    const bool is_measured = midge_party_is_measured(party, intended_ns);
+    enum midge_status status = MIDGE_FULL;
+
+    midge_row_add(&party->row->begun, 1);
+    /* Acquire pairs with the exchange in take(): the slot's times are no longer read. */
+    if (atomic_load_explicit(&slot->number, memory_order_acquire) == 0) {
+        slot->intended_ns = intended_ns;
+        slot->sent_ns = now_ns;
+        atomic_store_explicit(&slot->number, number + 1, memory_order_release);
+        (void)atomic_fetch_add_explicit(&all->in_flight, 1, memory_order_relaxed);
+        midge_party_stamp(party, (struct midge_stamp){number, intended_ns});
+        status = driver_of(all)->begin_request_cb(
+            requester->conn, MIDGE_PARTY_REQUESTS,
+            midge_slice_make(party->payload, party->options->size));
+        if (status != MIDGE_OK) {
+            atomic_store_explicit(&slot->number, 0, memory_order_release);
+            (void)atomic_fetch_sub_explicit(&all->in_flight, 1, memory_order_relaxed);
+        }
+    }
+    if (status == MIDGE_OK) {
+        all->next_number++;
+        if (is_measured)
+            midge_row_add(&party->row->sent, 1);
+    } else if (status == MIDGE_FULL && is_measured) {
+        midge_row_add(&party->row->missed, 1);
+    }
+    return status == MIDGE_FULL ? MIDGE_OK : status;
+}
+
+/* A reply, or the end of a request without one. */
+static void take(struct requester *requester, enum midge_status status, struct midge_slice payload)
+{
+    struct requesting *all = requester->all;
+    struct midge_party *party = all->party;
+    const uint64_t now_ns = midge_party_now_ns();
+    struct midge_stamp stamp;
+
+    if (status != MIDGE_OK) {
+        midge_row_add(status == MIDGE_E_TIMEOUT ? &party->row->timeouts : &party->row->errors, 1);
+        (void)midge_party_fail(party, status, "a request ended without a reply: %s",
+                               status == MIDGE_E_NO_RESPONDERS ? "no responders"
+                               : status == MIDGE_E_TIMEOUT     ? "time-out"
+                                                               : midge_status_name(status));
+        return;
+    }
+    if (!midge_party_read_stamp(party, payload, &stamp) || stamp.number >= all->next_number) {
+        midge_row_add(&party->row->wrong, 1);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "a reply has bytes that nobody sent");
+        return;
+    }
+    struct slot *slot = &all->slots[stamp.number & (all->slot_count - 1)];
+    const uint64_t sent_ns = slot->sent_ns;
+    uint64_t expected = stamp.number + 1;
+
+    /* Release pairs with the acquire in begin(). */
+    if (!atomic_compare_exchange_strong_explicit(&slot->number, &expected, 0, memory_order_acq_rel,
+                                                 memory_order_relaxed)) {
+        midge_row_add(&party->row->doubled, 1);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "a second reply to one request");
+        return;
+    }
+    (void)atomic_fetch_sub_explicit(&all->in_flight, 1, memory_order_relaxed);
+    record(party, stamp.intended_ns, sent_ns, now_ns);
+    if (party->options->rate == 0 && now_ns < party->board->measure_until_ns) {
+        const uint64_t begin_ns = midge_party_now_ns();
+
+        status = begin(requester, begin_ns, begin_ns);
+        if (status != MIDGE_OK)
+            (void)midge_party_fail(party, status, "cannot send a request");
+    }
+}
+
+static void take_locked(void *context, enum midge_status status, struct midge_slice payload)
+{
+    struct requester *requester = context;
+    struct midge_party *party = requester->all->party;
+
+    if (party->options->driver->has_threads)
+        (void)pthread_mutex_lock(&party->lock);
+    take(requester, status, payload);
+    if (party->options->driver->has_threads)
+        (void)pthread_mutex_unlock(&party->lock);
+}
+
+static enum midge_status connect_responders(struct midge_party *party)
+{
+    const struct midge_run_options *options = party->options;
+    const char *queue = options->responders > 1 ? MIDGE_PARTY_QUEUE : NULL;
+    enum midge_status status = MIDGE_OK;
+
+    for (uint32_t i = 0; status == MIDGE_OK && i < options->responders; i++) {
+        struct midge_driver_conn *conn = NULL;
+
+        status = options->driver->connect_cb(party->driver, &conn);
+        if (status == MIDGE_OK)
+            status = options->driver->subscribe_cb(conn, MIDGE_PARTY_REQUESTS, queue, party,
+                                                   midge_party_echo);
+        if (status == MIDGE_OK)
+            status = options->driver->fence_cb(conn);
+        if (status != MIDGE_OK)
+            return midge_party_fail(party, status, "responder %u cannot connect and subscribe", i);
+    }
+    return status;
+}
+
+static uint32_t slots_for(const struct midge_run_options *options)
+{
+    const uint64_t wanted = options->rate > 0 ? (uint64_t)options->rate * SLOTS_S
+                                              : 2ull * options->requesters * options->in_flight;
+    uint32_t count = SLOTS_MIN;
+
+    while (count < wanted && count < SLOTS_MAX)
+        count *= 2;
+    return count;
+}
+
+static enum midge_status connect_requesters(struct requesting *all, bool is_async)
+{
+    struct midge_party *party = all->party;
+    const struct midge_run_options *options = party->options;
+
+    all->slot_count = slots_for(options);
+    all->requesters = calloc(options->requesters, sizeof *all->requesters);
+    all->slots = calloc(all->slot_count, sizeof *all->slots);
+    if (all->requesters == NULL || all->slots == NULL)
+        return midge_party_fail(party, MIDGE_E_MEMORY, "no memory for what is in flight");
+    /* Touched now, so that no page fault falls into a measured request. */
+    for (uint32_t i = 0; i < all->slot_count; i++)
+        all->slots[i] = (struct slot){.sent_ns = 1};
+    for (uint32_t i = 0; i < options->requesters; i++) {
+        struct requester *requester = &all->requesters[i];
+        enum midge_status status = options->driver->connect_cb(party->driver, &requester->conn);
+
+        requester->all = all;
+        if (status == MIDGE_OK && is_async)
+            status = options->driver->prepare_requests_cb(requester->conn, all->slot_count,
+                                                          requester, take_locked);
+        if (status == MIDGE_OK)
+            status = options->driver->fence_cb(requester->conn);
+        if (status != MIDGE_OK)
+            return midge_party_fail(party, status, "requester %u cannot connect", i);
+    }
+    return MIDGE_OK;
+}
+
+/* One request after the other, as the library does it. */
+static enum midge_status run_blocking(struct requesting *all)
+{
+    struct midge_party *party = all->party;
+    const struct midge_slice payload = midge_slice_make(party->payload, party->options->size);
+    enum midge_status status = MIDGE_OK;
+
+    for (uint64_t number = 0; status == MIDGE_OK && !midge_party_is_over(party); number++) {
+        const uint64_t begin_ns = midge_party_now_ns();
+        const struct midge_stamp stamp = {number, begin_ns};
+        struct midge_slice reply;
+        struct midge_stamp found;
+
+        if (begin_ns >= party->board->measure_until_ns)
+            return MIDGE_OK;
+        midge_row_add(&party->row->begun, 1);
+        if (midge_party_is_measured(party, begin_ns))
+            midge_row_add(&party->row->sent, 1);
+        midge_party_stamp(party, stamp);
+        status = driver_of(all)->request_cb(all->requesters[0].conn, MIDGE_PARTY_REQUESTS, payload,
+                                            &reply);
+        const uint64_t now_ns = midge_party_now_ns();
+
+        if (status != MIDGE_OK) {
+            midge_row_add(&party->row->timeouts, status == MIDGE_E_TIMEOUT ? 1 : 0);
+            return midge_party_fail(party, status, "request %llu: %s", (unsigned long long)number,
+                                    status == MIDGE_E_TIMEOUT ? "reply lost: nothing in time"
+                                                              : midge_status_name(status));
+        }
+        if (!midge_party_read_stamp(party, reply, &found) || found.number != number) {
+            midge_row_add(&party->row->wrong, 1);
+            return midge_party_fail(party, MIDGE_E_PARSE, "request %llu: wrong reply",
+                                    (unsigned long long)number);
+        }
+        record(party, begin_ns, begin_ns, now_ns);
+    }
+    return status;
+}
+
+/* Send what is due. Round robin over the requesters. */
+static enum midge_status send_due(struct requesting *all, uint64_t *turn_in_out)
+{
+    struct midge_party *party = all->party;
+    struct midge_schedule *schedule = &all->schedule;
+    enum midge_status status = MIDGE_OK;
+
+    while (status == MIDGE_OK && schedule->next_ns < party->board->measure_until_ns) {
+        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t intended_ns = schedule->next_ns;
+
+        if (intended_ns > now_ns)
+            break;
+        if (midge_party_is_measured(party, intended_ns) &&
+            (double)(now_ns - intended_ns) > schedule->interval_ns)
+            midge_row_add(&party->row->late, 1);
+        if (party->options->driver->has_threads)
+            (void)pthread_mutex_lock(&party->lock);
+        status = begin(&all->requesters[(*turn_in_out)++ % party->options->requesters], intended_ns,
+                       now_ns);
+        if (party->options->driver->has_threads)
+            (void)pthread_mutex_unlock(&party->lock);
+        midge_schedule_advance(schedule);
+    }
+    return status == MIDGE_OK ? status : midge_party_fail(party, status, "cannot send a request");
+}
+
+/* Until everything has been sent and answered. */
+static enum midge_status run_async(struct requesting *all)
+{
+    struct midge_party *party = all->party;
+    const uint64_t until_ns = party->board->measure_until_ns;
+    const uint64_t patience_ns = party->options->timeout_ms * 1000000ull;
+    uint64_t turn = 0;
+    enum midge_status status = MIDGE_OK;
+
+    while (status == MIDGE_OK && !midge_party_is_over(party)) {
+        uint64_t wait_until_ns = until_ns + patience_ns;
+
+        if (party->options->rate > 0) {
+            status = send_due(all, &turn);
+            if (status != MIDGE_OK)
+                return status;
+            if (all->schedule.next_ns < until_ns)
+                wait_until_ns = all->schedule.next_ns;
+        }
+        const uint64_t in_flight = atomic_load_explicit(&all->in_flight, memory_order_relaxed);
+        const uint64_t now_ns = midge_party_now_ns();
+
+        if (now_ns >= until_ns && in_flight == 0)
+            return MIDGE_OK;
+        if (now_ns >= until_ns + patience_ns) {
+            midge_row_add(&party->row->timeouts, in_flight);
+            return midge_party_fail(party, MIDGE_E_TIMEOUT, "%llu requests got no reply in time",
+                                    (unsigned long long)in_flight);
+        }
+        status = driver_of(all)->wait_cb(party->driver, wait_until_ns);
+        if (status == MIDGE_AGAIN)
+            status = MIDGE_OK;
+    }
+    return status == MIDGE_OK ? status
+                              : midge_party_fail(party, status, "requester: connection lost");
+}
+
+static enum midge_status start_closed(struct requesting *all)
+{
+    const struct midge_run_options *options = all->party->options;
+    enum midge_status status = MIDGE_OK;
+
+    for (uint32_t i = 0; status == MIDGE_OK && i < options->requesters * options->in_flight; i++) {
+        const uint64_t now_ns = midge_party_now_ns();
+
+        if (options->driver->has_threads)
+            (void)pthread_mutex_lock(&all->party->lock);
+        status = begin(&all->requesters[i % options->requesters], now_ns, now_ns);
+        if (options->driver->has_threads)
+            (void)pthread_mutex_unlock(&all->party->lock);
+    }
+    return status;
+}
+
+/* Nothing may come behind the last reply, and nothing may have come that nobody waited for. */
+static enum midge_status check_end(struct requesting *all)
+{
+    struct midge_party *party = all->party;
+    enum midge_status status = MIDGE_OK;
+    uint64_t strays = 0;
+
+    for (uint32_t i = 0; status == MIDGE_OK && i < party->options->requesters; i++)
+        status = driver_of(all)->fence_cb(all->requesters[i].conn);
+    if (status != MIDGE_OK)
+        return midge_party_fail(party, status, "no PONG at the end");
+    strays = driver_of(all)->strays_cb(party->driver);
+    if (strays == 0)
+        return MIDGE_OK;
+    midge_row_add(&party->row->doubled, strays);
+    return midge_party_fail(party, MIDGE_E_PARSE, "%llu replies came twice, or for nobody",
+                            (unsigned long long)strays);
+}
+
+enum midge_status midge_party_request(struct midge_party *party)
+{
+    const struct midge_run_options *options = party->options;
+    struct requesting all = {.party = party};
+    const bool is_async = options->rate > 0 || options->requesters * options->in_flight > 1 ||
+                          !options->is_responder_apart;
+    enum midge_status status = connect_requesters(&all, is_async);
+
+    if (status == MIDGE_OK && !options->is_responder_apart)
+        status = connect_responders(party);
+    if (status == MIDGE_OK)
+        status = midge_party_await_begin(party);
+    if (status == MIDGE_OK && options->rate > 0)
+        midge_schedule_init(&all.schedule, options->rate, options->arrivals, options->seed,
+                            atomic_load_explicit(&party->board->begin_at_ns, memory_order_relaxed));
+    else if (status == MIDGE_OK && is_async)
+        status = start_closed(&all);
+    if (status == MIDGE_OK)
+        status = is_async ? run_async(&all) : run_blocking(&all);
+    if (status == MIDGE_OK)
+        status = check_end(&all);
+    if (status == MIDGE_OK)
+        midge_party_finish(party);
+    midge_party_close(party); /* no call-back from here on */
+    free(all.slots);
+    free(all.requesters);
+    return status;
+}
+
+enum midge_status midge_party_respond(struct midge_party *party)
+{
+    enum midge_status status = connect_responders(party);
+
+    if (status == MIDGE_OK)
+        status = midge_party_await_begin(party);
+    while (status == MIDGE_OK && !midge_party_is_over(party)) {
+        status = party->options->driver->wait_cb(party->driver, UINT64_MAX);
+        if (status == MIDGE_AGAIN)
+            status = MIDGE_OK;
+    }
+    /* Behind a relay the far side ends first. */
+    if (status == MIDGE_E_EOF && midge_party_is_over(party))
+        return MIDGE_OK;
+    return status == MIDGE_OK ? status
+                              : midge_party_fail(party, status, "responder: connection lost");
+}
