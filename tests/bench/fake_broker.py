@@ -85,7 +85,7 @@ class FakeBroker:
         for target, sid in targets:
             frame = f"MSG {subject} {sid} {' '.join([*names[1:], str(len(payload) - 2)])}\r\n".encode()
             frame += payload
-            if subject != "svc":
+            if subject not in ("svc", "bench.request"):
                 with self.lock:
                     self.count += 1
                     hit = self.count == FAULT_AT

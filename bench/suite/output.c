@@ -1,0 +1,560 @@
+/* What comes of a measurement; see output.h. */
+#include "output.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "histogram.h"
+#include "metric.h"
+#include "report.h"
+
+/* Beyond this share of the measured CPUs' time the machine was busy with something else. */
+#define FOREIGN_SHARE_MAX 0.05
+
+/* --- tables --- */
+
+static void put_cell(double value, const struct midge_metric *metric)
+{
+    if (isnan(value))
+        (void)printf(" unknown |");
+    else
+        (void)printf(" %.*f |", (int)metric->digits, value / metric->unit);
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text == NULL ? "" : text;
+}
+
+/* Is there a run in which that figure is known? */
+static bool is_known_in(const json_t *runs, enum midge_metric_index metric)
+{
+    size_t index = 0;
+    const json_t *run = NULL;
+
+    json_array_foreach(runs, index, run)
+    {
+        if (!isnan(midge_metric_of(run, metric)))
+            return true;
+    }
+    return false;
+}
+
+static void put_heads(const char *first, const bool *is_shown)
+{
+    (void)printf("| %s |", first);
+    for (uint32_t m = 0; m < MIDGE_METRICS; m++) {
+        if (is_shown[m])
+            (void)printf(" %s |", midge_metrics[m].head);
+    }
+    (void)printf("\n|---|");
+    for (uint32_t m = 0; m < MIDGE_METRICS; m++) {
+        if (is_shown[m])
+            (void)printf("--:|");
+    }
+    (void)printf("\n");
+}
+
+/* A percentile that was asked for and is unknown says so; what a scenario does not have is left
+ * out. */
+static void choose_columns(const json_t *runs, bool *is_shown)
+{
+    const bool has_latency = is_known_in(runs, MIDGE_METRIC_MAX);
+
+    for (uint32_t m = 0; m < MIDGE_METRICS; m++)
+        is_shown[m] =
+            m <= MIDGE_METRIC_MAX ? has_latency : is_known_in(runs, (enum midge_metric_index)m);
+}
+
+static void put_run_row(const json_t *run, const bool *is_shown, bool is_by_rate)
+{
+    const json_t *parameters = json_object_get(run, "parameters");
+    const char *failed = json_string_value(json_object_get(run, "failed"));
+
+    if (is_by_rate)
+        (void)printf("| %s, %lld/s%s |", text_of(run, "label"),
+                     (long long)json_integer_value(json_object_get(parameters, "rate")),
+                     failed == NULL ? "" : " (failed)");
+    else
+        (void)printf("| %s%s%s |", text_of(run, "label"),
+                     json_is_true(json_object_get(parameters, "is_spinning")) ? " (load busy-polls)"
+                                                                              : "",
+                     failed == NULL ? "" : " (failed)");
+    for (uint32_t m = 0; m < MIDGE_METRICS; m++) {
+        if (is_shown[m])
+            put_cell(midge_metric_of(run, (enum midge_metric_index)m), &midge_metrics[m]);
+    }
+    (void)printf("\n");
+}
+
+/* What is special to the scenario, the service time, and what went wrong. */
+static void put_run_notes(const json_t *run)
+{
+    static const char *const counters[] = {"errors", "timeouts", "lost",  "doubled",
+                                           "wrong",  "late",     "missed"};
+    const json_t *service = json_object_get(run, "service");
+    const char *key = NULL;
+    const json_t *figure = NULL;
+
+    (void)printf("%s: %lld sent, %lld received", text_of(run, "label"),
+                 (long long)json_integer_value(json_object_get(run, "sent")),
+                 (long long)json_integer_value(json_object_get(run, "received")));
+    for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++) {
+        const json_int_t count = json_integer_value(json_object_get(run, counters[i]));
+
+        if (count > 0)
+            (void)printf(", %lld %s", (long long)count, counters[i]);
+    }
+    if (json_is_object(service)) {
+        (void)printf("; service time from the actual send:");
+        for (uint32_t i = 0; i < MIDGE_HISTOGRAM_REPORTED; i++) {
+            const json_t *value = json_object_get(service, midge_histogram_reported[i].key);
+
+            if (json_is_number(value))
+                (void)printf(" %s %.1f µs", midge_histogram_reported[i].text,
+                             json_number_value(value) / 1e3);
+        }
+    }
+    json_object_foreach(json_object_get(run, "scenario_figures"), key, figure)(void)
+        printf("; %s %.0f", key, json_number_value(figure));
+    if (!json_is_null(json_object_get(run, "failed")))
+        (void)printf("; FAILED: %s", text_of(run, "failed"));
+    (void)printf(".\n");
+}
+
+/* What others did meanwhile, over all runs. */
+struct foreign {
+    double elapsed_ns;
+    double here_ns;
+    double elsewhere_ns;
+    double steal_ns;
+};
+
+static void add_foreign(struct foreign *foreign, const json_t *run)
+{
+    const json_t *object = json_object_get(run, "foreign");
+
+    foreign->elapsed_ns += json_number_value(json_object_get(object, "elapsed_ns"));
+    foreign->here_ns += json_number_value(json_object_get(object, "here_ns"));
+    foreign->elsewhere_ns += json_number_value(json_object_get(object, "elsewhere_ns"));
+    foreign->steal_ns += json_number_value(json_object_get(object, "steal_ns"));
+}
+
+static void put_foreign(const struct foreign *foreign)
+{
+    const double here = foreign->here_ns / foreign->elapsed_ns;
+    const double steal = foreign->steal_ns / foreign->elapsed_ns;
+
+    if (foreign->elapsed_ns <= 0)
+        return;
+    (void)printf("\nOthers used %.1f %% of a core on the CPUs that measured and %.1f %% elsewhere; "
+                 "the hypervisor kept %.1f %%.\n",
+                 100 * here, 100 * foreign->elsewhere_ns / foreign->elapsed_ns, 100 * steal);
+    if (here > FOREIGN_SHARE_MAX || steal > FOREIGN_SHARE_MAX)
+        (void)printf("**The machine was busy with something else: these figures are worth "
+                     "nothing.**\n");
+}
+
+static void print_runs(const json_t *file, bool is_by_rate)
+{
+    const json_t *runs = json_object_get(file, "runs");
+    struct foreign foreign = {.elapsed_ns = 0};
+    bool is_shown[MIDGE_METRICS];
+    size_t index = 0;
+    const json_t *run = NULL;
+
+    choose_columns(runs, is_shown);
+    put_heads(is_by_rate ? "server, rate" : "server", is_shown);
+    json_array_foreach(runs, index, run)
+    {
+        put_run_row(run, is_shown, is_by_rate);
+        add_foreign(&foreign, run);
+    }
+    (void)printf("\n");
+    json_array_foreach(runs, index, run) put_run_notes(run);
+    if (is_by_rate && json_is_string(json_object_get(file, "knee_reason")))
+        (void)printf("\nThe knee is behind %.0f/s: %s.\n",
+                     json_number_value(json_object_get(file, "knee_per_s")),
+                     text_of(file, "knee_reason"));
+    put_foreign(&foreign);
+}
+
+/* Medians of a comparison, with their ranges. */
+static void print_summary(const json_t *file)
+{
+    json_t *summary = json_object_get(file, "summary");
+    bool is_shown[MIDGE_METRICS] = {false};
+    const json_t *subject = NULL;
+    const char *key = NULL;
+    size_t index = 0;
+
+    for (uint32_t m = 0; m < MIDGE_METRICS; m++) {
+        const json_t *of_subject = NULL;
+
+        json_object_foreach(summary, key, of_subject) is_shown[m] =
+            is_shown[m] || json_is_object(json_object_get(of_subject, midge_metrics[m].name));
+    }
+    put_heads("median (range)", is_shown);
+    json_array_foreach(json_object_get(file, "subjects"), index, subject)
+    {
+        const json_t *of_subject = json_object_get(summary, text_of(subject, "key"));
+
+        (void)printf("| %s |", text_of(subject, "label"));
+        for (uint32_t m = 0; m < MIDGE_METRICS; m++) {
+            const struct midge_metric *metric = &midge_metrics[m];
+            const json_t *range = json_object_get(of_subject, metric->name);
+
+            if (!is_shown[m])
+                continue;
+            if (!json_is_object(range))
+                (void)printf(" unknown |");
+            else
+                (void)printf(" %.*f (%.*f–%.*f) |", (int)metric->digits,
+                             json_number_value(json_object_get(range, "median")) / metric->unit,
+                             (int)metric->digits,
+                             json_number_value(json_object_get(range, "min")) / metric->unit,
+                             (int)metric->digits,
+                             json_number_value(json_object_get(range, "max")) / metric->unit);
+        }
+        (void)printf("\n");
+    }
+}
+
+static const char *label_of(const json_t *file, const char *key)
+{
+    const json_t *subject = NULL;
+    size_t index = 0;
+
+    json_array_foreach(json_object_get(file, "subjects"), index, subject)
+    {
+        if (strcmp(text_of(subject, "key"), key) == 0)
+            return text_of(subject, "label");
+    }
+    return key;
+}
+
+static const json_t *find_ratio(const json_t *file, const json_t *pair, const char *metric)
+{
+    const json_t *ratio = NULL;
+    size_t index = 0;
+
+    json_array_foreach(json_object_get(file, "ratios"), index, ratio)
+    {
+        if (strcmp(text_of(ratio, "metric"), metric) == 0 &&
+            strcmp(text_of(ratio, "subject"), text_of(pair, "subject")) == 0 &&
+            strcmp(text_of(ratio, "base"), text_of(pair, "base")) == 0)
+            return ratio;
+    }
+    return NULL;
+}
+
+/* "0.81 (0.80–0.82)", with a sign before what may be no difference. */
+static void put_ratio(const json_t *ratio)
+{
+    const json_t *low = json_object_get(ratio, "low");
+
+    if (ratio == NULL) {
+        (void)printf("unknown");
+        return;
+    }
+    (void)printf(
+        "%s%.2f",
+        json_is_number(low) && strcmp(text_of(ratio, "verdict"), "no difference") == 0 ? "≈ " : "",
+        json_number_value(json_object_get(ratio, "middle")));
+    if (json_is_number(low))
+        (void)printf(" (%.2f–%.2f)", json_number_value(low),
+                     json_number_value(json_object_get(ratio, "high")));
+}
+
+/* One sentence for each pair, about what was named beforehand. */
+static void print_primary(const json_t *file)
+{
+    const json_t *ratio = NULL;
+    size_t index = 0;
+
+    json_array_foreach(json_object_get(file, "ratios"), index, ratio)
+    {
+        if (!json_is_true(json_object_get(ratio, "is_primary")))
+            continue;
+        (void)printf("\n%s of %s over %s: ", text_of(ratio, "metric"),
+                     label_of(file, text_of(ratio, "subject")),
+                     label_of(file, text_of(ratio, "base")));
+        put_ratio(ratio);
+        (void)printf(", %s.\n", json_is_number(json_object_get(ratio, "low"))
+                                    ? text_of(ratio, "verdict")
+                                    : "too few rounds to tell");
+    }
+}
+
+/* Pairs in rows, metrics in columns. The primary metric has each pair for which anything is known.
+ */
+static void print_ratios(const json_t *file)
+{
+    const json_t *ratios = json_object_get(file, "ratios");
+    const char *first = text_of(json_array_get(ratios, 0), "metric");
+    const json_t *pair = NULL;
+    const json_t *ratio = NULL;
+    size_t index = 0;
+    size_t other = 0;
+
+    (void)printf("\n| ratio (95 %%) |");
+    json_array_foreach(ratios, index, ratio)
+    {
+        const json_t *before = json_array_get(ratios, index == 0 ? 0 : index - 1);
+
+        if (index == 0 || strcmp(text_of(ratio, "metric"), text_of(before, "metric")) != 0)
+            (void)printf(" %s |", text_of(ratio, "metric"));
+    }
+    (void)printf("\n|---|");
+    json_array_foreach(ratios, index, ratio)
+    {
+        const json_t *before = json_array_get(ratios, index == 0 ? 0 : index - 1);
+
+        if (index == 0 || strcmp(text_of(ratio, "metric"), text_of(before, "metric")) != 0)
+            (void)printf("--:|");
+    }
+    json_array_foreach(ratios, other, pair)
+    {
+        if (strcmp(text_of(pair, "metric"), first) != 0)
+            break;
+        (void)printf("\n| %s / %s |", label_of(file, text_of(pair, "subject")),
+                     label_of(file, text_of(pair, "base")));
+        json_array_foreach(ratios, index, ratio)
+        {
+            const json_t *before = json_array_get(ratios, index == 0 ? 0 : index - 1);
+
+            if (index != 0 && strcmp(text_of(ratio, "metric"), text_of(before, "metric")) == 0)
+                continue;
+            (void)printf(" ");
+            put_ratio(find_ratio(file, pair, text_of(ratio, "metric")));
+            (void)printf(" |");
+        }
+    }
+    (void)printf("\n\n≈: no difference is shown.\n");
+}
+
+/* "Aim for midge-server: p50 at most 1.10 × bare relay, epoll: met, 1.05 (1.02–1.08)." */
+static void print_aim(const json_t *file, const json_t *aim)
+{
+    const json_t *value = json_object_get(aim, "value");
+    const char *base = json_string_value(json_object_get(aim, "base"));
+    const json_t *low = json_object_get(aim, "low");
+
+    (void)printf("\nAim for %s: %s at %s %g%s%s: ", label_of(file, "a"), text_of(aim, "metric"),
+                 json_is_true(json_object_get(aim, "is_least")) ? "least" : "most",
+                 json_number_value(json_object_get(aim, "limit")), base == NULL ? "" : " × ",
+                 base == NULL ? "" : label_of(file, base));
+    if (!json_is_number(value)) {
+        (void)printf("unknown.\n");
+        return;
+    }
+    (void)printf("%s, %.*f", json_is_true(json_object_get(aim, "is_met")) ? "met" : "missed",
+                 base == NULL ? 0 : 2, json_number_value(value));
+    if (json_is_number(low))
+        (void)printf(" (%.*f–%.*f)", base == NULL ? 0 : 2, json_number_value(low),
+                     base == NULL ? 0 : 2, json_number_value(json_object_get(aim, "high")));
+    (void)printf(".\n");
+}
+
+static void print_compare(const json_t *file)
+{
+    struct foreign foreign = {.elapsed_ns = 0};
+    json_t *round = NULL;
+    const json_t *ratio = NULL;
+    const json_t *run = NULL;
+    const char *key = NULL;
+    size_t index = 0;
+
+    print_summary(file);
+    print_primary(file);
+    print_ratios(file);
+    json_array_foreach(json_object_get(file, "aims"), index, ratio)
+    {
+        print_aim(file, ratio);
+    }
+    json_array_foreach(json_object_get(file, "rounds"), index, round)
+    {
+        json_object_foreach(round, key, run)
+        {
+            add_foreign(&foreign, run);
+            if (!json_is_null(json_object_get(run, "failed")))
+                (void)printf("\nRound %zu, %s: FAILED: %s\n", index + 1, text_of(run, "label"),
+                             text_of(run, "failed"));
+        }
+    }
+    put_foreign(&foreign);
+}
+
+void midge_output_print(const json_t *file)
+{
+    const char *kind = text_of(file, "kind");
+
+    if (strcmp(kind, "compare") == 0)
+        print_compare(file);
+    else
+        print_runs(file, strcmp(kind, "curve") == 0);
+}
+
+bool midge_output_is_good(const json_t *file)
+{
+    json_t *round = NULL;
+    const json_t *run = NULL;
+    const char *key = NULL;
+    size_t index = 0;
+
+    json_array_foreach(json_object_get(file, "rounds"), index, round)
+    {
+        json_object_foreach(round, key, run)
+        {
+            if (!json_is_null(json_object_get(run, "failed")))
+                return false;
+        }
+    }
+    /* Past its knee a curve fails on purpose; at its first rate it must not. */
+    json_array_foreach(json_object_get(file, "runs"), index, run)
+    {
+        if (!json_is_null(json_object_get(run, "failed")) &&
+            (index == 0 || strcmp(text_of(file, "kind"), "curve") != 0))
+            return false;
+    }
+    return true;
+}
+
+/* --- files --- */
+
+static enum midge_status cannot_write(const char *path)
+{
+    (void)fprintf(stderr, "midge-bench: %s: %s\n", path, strerror(errno));
+    return MIDGE_E_WRITE;
+}
+
+static enum midge_status write_json(const char *path, const json_t *file)
+{
+    const size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(12);
+
+    if (strcmp(path, "-") == 0) {
+        (void)json_dumpf(file, stdout, flags);
+        return printf("\n") > 0 && fflush(stdout) == 0 ? MIDGE_OK : cannot_write("standard output");
+    }
+    return json_dump_file(file, path, flags) == 0 ? MIDGE_OK : cannot_write(path);
+}
+
+/* One histogram as DIRECTORY/[ROUND-]KEY[-RATE][-service].hgrm. */
+static enum midge_status write_hgrm(const char *path, const json_t *json)
+{
+    struct midge_histogram *histogram = malloc(sizeof *histogram);
+    enum midge_status status = histogram == NULL ? MIDGE_E_MEMORY : MIDGE_OK;
+    FILE *out = NULL;
+
+    if (status == MIDGE_OK)
+        status = midge_histogram_from_json(histogram, json);
+    if (status == MIDGE_OK) {
+        out = fopen(path, "w");
+        status = out == NULL ? cannot_write(path) : MIDGE_OK;
+    }
+    if (status == MIDGE_OK)
+        status = midge_histogram_write_hgrm(histogram, out);
+    if (out != NULL && fclose(out) != 0 && status == MIDGE_OK)
+        status = cannot_write(path);
+    free(histogram);
+    return status;
+}
+
+static enum midge_status write_run_hgrm(const char *directory, const char *prefix,
+                                        const json_t *run)
+{
+    static const char *const names[][2] = {{"latency", ""}, {"service", "-service"}};
+    enum midge_status status = MIDGE_OK;
+
+    for (size_t i = 0; status == MIDGE_OK && i < 2; i++) {
+        const json_t *json = json_object_get(run, names[i][0]);
+        char path[1024];
+
+        if (!json_is_object(json))
+            continue;
+        (void)snprintf(path, sizeof path, "%s/%s%s%s.hgrm", directory, prefix, text_of(run, "key"),
+                       names[i][1]);
+        status = write_hgrm(path, json);
+    }
+    return status;
+}
+
+static enum midge_status write_all_hgrm(const char *directory, const json_t *file)
+{
+    const bool is_curve = strcmp(text_of(file, "kind"), "curve") == 0;
+    enum midge_status status = MIDGE_OK;
+    json_t *round = NULL;
+    const json_t *run = NULL;
+    const char *key = NULL;
+    char prefix[32] = "";
+    size_t index = 0;
+
+    if (mkdir(directory, 0777) != 0 && errno != EEXIST)
+        return cannot_write(directory);
+    json_array_foreach(json_object_get(file, "runs"), index, run)
+    {
+        if (is_curve)
+            (void)snprintf(prefix, sizeof prefix, "%lld-",
+                           (long long)json_integer_value(
+                               json_object_get(json_object_get(run, "parameters"), "rate")));
+        if (status == MIDGE_OK)
+            status = write_run_hgrm(directory, prefix, run);
+    }
+    json_array_foreach(json_object_get(file, "rounds"), index, round)
+    {
+        (void)snprintf(prefix, sizeof prefix, "round%zu-", index + 1);
+        json_object_foreach(round, key, run)
+        {
+            if (status == MIDGE_OK)
+                status = write_run_hgrm(directory, prefix, run);
+        }
+    }
+    return status;
+}
+
+static enum midge_status write_report(const char *path, const json_t *file)
+{
+    FILE *out = fopen(path, "w");
+    enum midge_status status = out == NULL ? cannot_write(path) : MIDGE_OK;
+
+    if (status == MIDGE_OK)
+        status = midge_report_write(&file, 1, out);
+    if (out != NULL && fclose(out) != 0 && status == MIDGE_OK)
+        status = cannot_write(path);
+    return status;
+}
+
+enum midge_status midge_output_write(const struct midge_bench_options *options, const json_t *file)
+{
+    enum midge_status status = MIDGE_OK;
+
+    if (options->json_path != NULL)
+        status = write_json(options->json_path, file);
+    if (status == MIDGE_OK && options->hgrm_path != NULL)
+        status = write_all_hgrm(options->hgrm_path, file);
+    if (status == MIDGE_OK && options->report_path != NULL)
+        status = write_report(options->report_path, file);
+    return status;
+}
+
+void midge_output_clean(const char *directory)
+{
+    DIR *entries = opendir(directory);
+    const struct dirent *entry = NULL;
+
+    while (entries != NULL && (entry = readdir(entries)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            (void)unlinkat(dirfd(entries), entry->d_name, 0);
+    }
+    if (entries != NULL)
+        (void)closedir(entries);
+    (void)rmdir(directory);
+}

@@ -1,0 +1,34 @@
+/*
+ * What comes of a measurement: a table, JSON, .hgrm files, the page.
+ *
+ * Thread: the parent of the runs.
+ */
+#ifndef MIDGE_OUTPUT_H
+#define MIDGE_OUTPUT_H
+
+#include <stdbool.h>
+
+#include <jansson.h>
+
+#include "midge/compiler.h"
+#include "midge/status.h"
+#include "options.h"
+
+/** Print a file's tables, in Markdown, to standard output. */
+void midge_output_print(const json_t *file);
+
+/** True if every run of a file counts. */
+MIDGE_MUST_CHECK bool midge_output_is_good(const json_t *file);
+
+/**
+ * Write the JSON, the .hgrm files and the page that the options ask for.
+ *
+ * @return MIDGE_OK; E_WRITE: said on standard error
+ */
+MIDGE_MUST_CHECK enum midge_status midge_output_write(const struct midge_bench_options *options,
+                                                      const json_t *file);
+
+/** Remove a directory and the files in it, as far as it can. */
+void midge_output_clean(const char *directory);
+
+#endif

@@ -1,0 +1,250 @@
+/* What is measured; see subject.h. */
+#include "subject.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "floor.h"
+#include "server.h"
+
+/* Is there a relay that can stand in the place of a server of this scenario? */
+static bool can_be_relayed(const struct midge_run_options *run)
+{
+    switch (run->scenario) {
+    case MIDGE_RUN_RTT:
+    case MIDGE_RUN_LOAD:
+        return run->requesters == 1 && run->responders == 1;
+    case MIDGE_RUN_PUB:
+    case MIDGE_RUN_FANOUT:
+        return run->publishers == 1 && run->subscribers > 0 &&
+               run->subscribers < MIDGE_FLOOR_SIDES_MAX;
+    case MIDGE_RUN_WORKERS:
+    case MIDGE_RUN_SLOW:
+    case MIDGE_RUN_CONNS:
+    case MIDGE_RUN_SUBS:
+    case MIDGE_RUN_SCENARIOS:
+        break;
+    }
+    return false;
+}
+
+/* The last part of a command's first word. */
+static void label_of(const char *command, char *out, size_t cap)
+{
+    const size_t len = strcspn(command, " \t");
+    size_t begin = len;
+
+    while (begin > 0 && command[begin - 1] != '/')
+        begin--;
+    (void)snprintf(out, cap, "%.*s", (int)(len - begin), command + begin);
+}
+
+static struct midge_subject *add(struct midge_subject *subjects, uint32_t *count,
+                                 enum midge_subject_kind kind, const char *key, const char *command)
+{
+    struct midge_subject *subject = &subjects[(*count)++];
+
+    MIDGE_ASSERT(*count <= MIDGE_SUBJECTS_MAX);
+    *subject = (struct midge_subject){.kind = kind, .key = key, .command = command};
+    return subject;
+}
+
+/* Servers whose programs have one name are told apart by their drivers, or else their commands. */
+static void tell_apart(struct midge_subject *subjects, uint32_t count)
+{
+    char labels[MIDGE_OPTIONS_SERVERS_MAX][sizeof subjects->label];
+
+    for (uint32_t i = 0; i < count; i++)
+        label_of(subjects[i].command, labels[i], sizeof labels[i]);
+    for (uint32_t i = 0; i < count; i++) {
+        bool is_same = false;
+        bool has_own_driver = false;
+
+        for (uint32_t j = 0; j < count; j++) {
+            is_same = is_same || (i != j && strcmp(labels[i], labels[j]) == 0);
+            has_own_driver = has_own_driver || subjects[j].driver != subjects[i].driver;
+        }
+        if (has_own_driver)
+            (void)snprintf(subjects[i].label, sizeof subjects[i].label, "%.40s through %.30s",
+                           labels[i], subjects[i].driver->version_cb());
+        else if (is_same)
+            (void)snprintf(subjects[i].label, sizeof subjects[i].label, "%s: %.70s",
+                           subjects[i].key, subjects[i].command);
+        else
+            memcpy(subjects[i].label, labels[i], sizeof subjects[i].label);
+    }
+}
+
+void midge_subjects_make(const struct midge_bench_options *options,
+                         struct midge_subject *subjects_out, uint32_t *count_out)
+{
+    static const char *const keys[MIDGE_OPTIONS_SERVERS_MAX] = {"a", "b", "c"};
+    struct midge_subject *subject = NULL;
+    char first[64] = "";
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < MIDGE_OPTIONS_SERVERS_MAX; i++) {
+        if (options->servers[i] == NULL)
+            continue;
+        subject = add(subjects_out, &count, MIDGE_SUBJECT_COMMAND, keys[i], options->servers[i]);
+        subject->driver = options->drivers[i] != NULL ? options->drivers[i] : options->run.driver;
+    }
+    tell_apart(subjects_out, count);
+    for (uint32_t i = 0; i < count; i++)
+        midge_server_version(subjects_out[i].command, subjects_out[i].version,
+                             sizeof subjects_out[i].version);
+    if (options->url != NULL) {
+        subject = add(subjects_out, &count, MIDGE_SUBJECT_URL, "a", options->url);
+        subject->driver = options->run.driver;
+        (void)snprintf(subject->label, sizeof subject->label, "%.79s", options->url);
+    }
+    if (options->command == MIDGE_COMMAND_COMPARE) {
+        subject = add(subjects_out, &count, MIDGE_SUBJECT_COMMAND, "a-again", options->servers[0]);
+        subject->driver = subjects_out[0].driver;
+        memcpy(first, subjects_out[0].label, sizeof first - 1);
+        (void)snprintf(subject->label, sizeof subject->label, "%s (A/A)", first);
+        memcpy(subject->version, subjects_out[0].version, sizeof subject->version);
+    }
+    if (options->has_floor && can_be_relayed(&options->run)) {
+        subject = add(subjects_out, &count, MIDGE_SUBJECT_RELAY_EPOLL, "floor", NULL);
+        (void)snprintf(subject->label, sizeof subject->label, "bare relay, epoll");
+        if (options->run.publishers == 0 || options->run.subscribers == 1) {
+            subject = add(subjects_out, &count, MIDGE_SUBJECT_RELAY_URING, "floor-io_uring", NULL);
+            (void)snprintf(subject->label, sizeof subject->label, "bare relay, io_uring");
+        }
+    }
+    *count_out = count;
+}
+
+/* In the relay's process. Does not return. */
+static void relay(const struct midge_bench_options *options, bool is_uring,
+                  const struct midge_endpoint *endpoint)
+{
+    const struct midge_floor_options floor = {
+        .endpoint = *endpoint,
+        .side_count = options->run.publishers > 0 ? 1 + options->run.subscribers : 0,
+        .is_uring = is_uring,
+    };
+
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (options->place != MIDGE_PLACE_FREE)
+        (void)sched_setaffinity(0, sizeof options->server_cpus, &options->server_cpus);
+    const enum midge_status status = midge_floor_run(&floor);
+
+    if (status != MIDGE_OK)
+        (void)fprintf(stderr, "midge-bench: relay: %s\n", strerror(errno));
+    _exit(status == MIDGE_OK ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+static enum midge_status start_relay(const struct midge_bench_options *options, bool is_uring,
+                                     const char *directory, struct midge_server *server_out)
+{
+    struct midge_endpoint endpoint;
+    uint32_t port = 0;
+
+    *server_out = (struct midge_server){.name = "relay"};
+    if (options->is_unix || (options->url != NULL && strncmp(options->url, "unix:", 5) == 0))
+        (void)snprintf(server_out->url, sizeof server_out->url, "unix://%s/relay.sock", directory);
+    else if (midge_server_free_port(&port) == MIDGE_OK)
+        (void)snprintf(server_out->url, sizeof server_out->url, "nats://127.0.0.1:%u", port);
+    if (midge_endpoint_parse(server_out->url, &endpoint) != MIDGE_OK) {
+        (void)fprintf(stderr, "midge-bench: no place for the relay to listen at\n");
+        return MIDGE_E_SYSTEM;
+    }
+    (void)fflush(NULL);
+    server_out->pid = fork();
+    if (server_out->pid == 0)
+        relay(options, is_uring, &endpoint);
+    if (server_out->pid < 0) {
+        (void)fprintf(stderr, "midge-bench: fork: %s\n", strerror(errno));
+        server_out->pid = 0;
+        return MIDGE_E_SYSTEM;
+    }
+    return MIDGE_OK;
+}
+
+static enum midge_status start_command(const struct midge_subject *subject,
+                                       const struct midge_bench_options *options,
+                                       const char *directory, struct midge_server *server_out)
+{
+    const struct midge_server_options server = {
+        .command = subject->command,
+        .directory = directory,
+        .name = subject->key,
+        .cpus = options->place == MIDGE_PLACE_FREE ? NULL : &options->server_cpus,
+        .is_unix = options->is_unix,
+        .is_silent = options->run.is_relay,
+    };
+
+    return midge_server_start(&server, server_out);
+}
+
+static enum midge_status start(const struct midge_subject *subject,
+                               const struct midge_bench_options *options, const char *directory,
+                               struct midge_server *server_out)
+{
+    switch (subject->kind) {
+    case MIDGE_SUBJECT_COMMAND:
+        return start_command(subject, options, directory, server_out);
+    case MIDGE_SUBJECT_URL:
+        *server_out = (struct midge_server){.name = "server"};
+        (void)snprintf(server_out->url, sizeof server_out->url, "%s", subject->command);
+        return MIDGE_OK;
+    case MIDGE_SUBJECT_RELAY_EPOLL:
+        return start_relay(options, false, directory, server_out);
+    case MIDGE_SUBJECT_RELAY_URING:
+        return start_relay(options, true, directory, server_out);
+    }
+    return MIDGE_E_CONFIG;
+}
+
+/* Say what was measured, and where. */
+static void describe(const struct midge_subject *subject, const struct midge_bench_options *options,
+                     json_t *result)
+{
+    json_object_set_new(result, "key", json_string(subject->key));
+    json_object_set_new(result, "label", json_string(subject->label));
+    json_object_set_new(result, "place", json_string(midge_place_name(options->place)));
+    json_object_set_new(result, "command",
+                        subject->command == NULL ? json_null() : json_string(subject->command));
+}
+
+enum midge_status midge_subject_run(const struct midge_subject *subject,
+                                    const struct midge_bench_options *options,
+                                    const struct midge_run_options *run_options,
+                                    const char *directory, json_t **result_out)
+{
+    struct midge_run_options run = *run_options;
+    struct midge_server server = {.pid = 0};
+    enum midge_status status = start(subject, options, directory, &server);
+
+    if (status != MIDGE_OK)
+        return status;
+    run.url = server.url;
+    run.is_relay = options->run.is_relay || subject->kind == MIDGE_SUBJECT_RELAY_EPOLL ||
+                   subject->kind == MIDGE_SUBJECT_RELAY_URING;
+    run.driver = run.is_relay ? &midge_driver_raw : subject->driver;
+    if (server.pid != 0 || subject->kind != MIDGE_SUBJECT_URL)
+        run.server_pid = server.pid;
+    run.load_cpus = options->place == MIDGE_PLACE_FREE ? NULL : &options->load_cpus;
+    run.all_cpus = &options->all_cpus;
+    run.has_progress = !options->is_quiet;
+    status = midge_run(&run, result_out);
+    midge_server_stop(&server);
+    if (status == MIDGE_OK)
+        describe(subject, options, *result_out);
+    return status;
+}
+
+json_t *midge_subject_json(const struct midge_subject *subject)
+{
+    return json_pack("{s:s, s:s, s:s?, s:s?}", "key", subject->key, "label", subject->label,
+                     "command", subject->command, "version",
+                     subject->version[0] == '\0' ? NULL : subject->version);
+}
