@@ -6,7 +6,8 @@
  * once, and the rounds themselves, like the runs of a curve, keep only their figures. Runs that
  * failed give no samples to that sum.
  *
- * What the page does with the files' order: each is a section, a suite is as many as it has.
+ * What the page does with the files' order: each is a section, called as its optional "title" says,
+ * a suite is as many as it has.
  * Curves of the same load that follow one another, and have the same title if they are parts of a
  * suite, are drawn in one plot. A curve's line is called as its optional "label" says, else as the
  * program in its command.
