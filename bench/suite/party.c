@@ -14,6 +14,9 @@
 
 #define NS_PER_S 1000000000ull
 
+/* Bits of a stamp's number that are no check. */
+#define NUMBER_MASK ((1ull << 56) - 1)
+
 uint64_t midge_party_now_ns(void)
 {
     struct timespec now;
@@ -47,20 +50,37 @@ uint64_t midge_row_get(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* True for the first caller. The first reason is the cause; what follows from it says less. */
+static bool claim(struct midge_board *board)
+{
+    bool expected = false;
+
+    return atomic_compare_exchange_strong_explicit(&board->is_claimed, &expected, true,
+                                                   memory_order_relaxed, memory_order_relaxed);
+}
+
 enum midge_status midge_party_fail(struct midge_party *party, enum midge_status status,
                                    const char *format, ...)
 {
     va_list arguments;
 
-    /* The first reason is the cause; what follows from it says less. */
-    if (party->row->reason[0] == '\0') {
+    if (status == MIDGE_E_CLOSED)
+        return status;
+    if (claim(party->board)) {
         va_start(arguments, format);
-        (void)vsnprintf(party->row->reason, sizeof party->row->reason, format, arguments);
+        (void)vsnprintf(party->board->reason, sizeof party->board->reason, format, arguments);
         va_end(arguments);
     }
-    /* Release pairs with the acquire in midge_party_is_over() and run.c: the reason is there. */
+    /* Release pairs with the acquire in midge_party_is_over() and run.c. */
     atomic_store_explicit(&party->board->is_failed, true, memory_order_release);
     return status;
+}
+
+void midge_board_fail(struct midge_board *board, const char *reason)
+{
+    if (claim(board))
+        (void)snprintf(board->reason, sizeof board->reason, "%s", reason);
+    atomic_store_explicit(&board->is_failed, true, memory_order_release);
 }
 
 bool midge_party_is_over(const struct midge_party *party)
@@ -95,7 +115,7 @@ void midge_party_finish(struct midge_party *party)
 
 void midge_party_close(struct midge_party *party)
 {
-    party->options->driver->destroy_cb(party->driver);
+    party->library->destroy_cb(party->driver);
     party->driver = NULL;
 }
 
@@ -105,26 +125,40 @@ bool midge_party_is_measured(const struct midge_party *party, uint64_t intended_
            intended_ns < party->board->measure_until_ns;
 }
 
+/* A byte of both numbers, mixed: a payload of 16 bytes has no filler to tell that it is broken. */
+static uint64_t check_of(uint64_t number, uint64_t intended_ns)
+{
+    uint64_t mixed = number ^ intended_ns;
+
+    return midge_schedule_random(&mixed) & ~NUMBER_MASK;
+}
+
 void midge_party_stamp(struct midge_party *party, struct midge_stamp stamp)
 {
+    stamp.number |= check_of(stamp.number, stamp.intended_ns);
     memcpy(party->payload, &stamp, sizeof stamp);
 }
 
 bool midge_party_read_stamp(const struct midge_party *party, struct midge_slice payload,
                             struct midge_stamp *stamp_out)
 {
+    uint64_t check = 0;
+
     if (payload.len != party->options->size)
         return false;
     memcpy(stamp_out, payload.base, sizeof *stamp_out);
-    return memcmp(payload.base + sizeof *stamp_out, party->expected + sizeof *stamp_out,
+    check = stamp_out->number & ~NUMBER_MASK;
+    stamp_out->number &= NUMBER_MASK;
+    return check == check_of(stamp_out->number, stamp_out->intended_ns) &&
+           memcmp(payload.base + sizeof *stamp_out, party->expected + sizeof *stamp_out,
                   payload.len - sizeof *stamp_out) == 0;
 }
 
 void midge_party_echo(void *context, const struct midge_driver_msg *msg)
 {
     struct midge_party *party = context;
-    const enum midge_status status = party->options->driver->publish_cb(
-        msg->conn, msg->reply, midge_slice_make(NULL, 0), msg->payload);
+    const enum midge_status status =
+        party->library->publish_cb(msg->conn, msg->reply, midge_slice_make(NULL, 0), msg->payload);
 
     if (status != MIDGE_OK)
         (void)midge_party_fail(party, status, "responder: cannot answer: %s",
@@ -158,9 +192,11 @@ static enum midge_status make_driver(struct midge_party *party)
         .is_relay = options->is_relay,
         .has_headers = options->has_headers,
     };
-    const enum midge_status status = options->driver->create_cb(&driver_options, &party->driver);
+    const enum midge_status status = party->library->create_cb(&driver_options, &party->driver);
 
-    return status == MIDGE_OK ? status : midge_party_fail(party, status, "no driver");
+    return status == MIDGE_OK ? status
+                              : midge_party_fail(party, status, "%s: driver %s: %s", options->url,
+                                                 party->library->name, midge_status_name(status));
 }
 
 enum midge_status midge_party_live(struct midge_party *party)
@@ -182,6 +218,8 @@ enum midge_status midge_party_live(struct midge_party *party)
            atomic_load_explicit(&party->board->ready_count, memory_order_acquire) < party->index &&
            !midge_party_is_over(party))
         pause_a_little();
+    if (midge_party_is_over(party))
+        status = MIDGE_E_CLOSED; /* connecting would only fail the same way */
     if (status == MIDGE_OK)
         status = make_driver(party);
     if (status == MIDGE_OK)

@@ -67,7 +67,6 @@ struct midge_row {
     _Atomic uint64_t changes;        /* of subscriptions */
     uint64_t begin_ns;               /* of connects or subscriptions: before the first one ... */
     uint64_t end_ns;                 /* ... and after the last; read once the party is ready */
-    char reason[MIDGE_PARTY_REASON_CAP]; /* of a failure; written before is_failed */
     struct midge_histogram latency;
     struct midge_histogram service;
 };
@@ -77,8 +76,10 @@ struct midge_board {
     _Atomic uint32_t ready_count;
     _Atomic uint32_t finished_count;  /* parties that have all they wait for */
     _Atomic uint32_t published_count; /* publishing parties that have sent all */
+    _Atomic bool is_claimed;          /* somebody has failed first, and writes why */
     _Atomic bool is_failed;
-    _Atomic bool is_over; /* nothing more is asked of anybody */
+    char reason[MIDGE_PARTY_REASON_CAP]; /* of the first failure; read when all have ended */
+    _Atomic bool is_over;                /* nothing more is asked of anybody */
     /* Written by the parent before the parties start. */
     uint32_t party_count;
     enum midge_party_kind kinds[MIDGE_PARTIES_MAX];
@@ -95,6 +96,7 @@ struct midge_party {
     const struct midge_run_options *options; /* borrow */
     struct midge_board *board;               /* borrow */
     struct midge_row *row;                   /* borrow */
+    const struct midge_driver_kind *library; /* borrow; raw for one that stalls */
     struct midge_driver *driver;             /* own */
     uint32_t conn_count;                     /* CONNECT: how many to make */
     pthread_mutex_t lock;                    /* where the library calls back in threads */
@@ -122,9 +124,14 @@ MIDGE_MUST_CHECK enum midge_status midge_party_match(struct midge_party *party);
 
 /* What they share. */
 
-/** Write why a party failed, for people, and tell the others. @return status */
+/** Tell the others that the run has failed, and write why, for people, unless somebody has before:
+ * the first reason is the cause. MIDGE_E_CLOSED, which is how the others end then, is no failure.
+ * @return status */
 enum midge_status midge_party_fail(struct midge_party *party, enum midge_status status,
                                    const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/** The same from the parent. */
+void midge_board_fail(struct midge_board *board, const char *reason);
 
 /** Say that everything is connected, and wait for the beginning. @return MIDGE_OK; E_CLOSED: the
  * run has failed elsewhere */
@@ -152,16 +159,16 @@ uint64_t midge_row_get(const _Atomic uint64_t *counter);
 /** Responders' call-back: publish the payload to the reply subject. @param context  the party */
 void midge_party_echo(void *context, const struct midge_driver_msg *msg);
 
-/* What the first bytes of a payload say. */
+/* What the first bytes of a payload say. On the wire the number's upper byte is a check of both. */
 struct midge_stamp {
-    uint64_t number;
+    uint64_t number; /* below 2^56 */
     uint64_t intended_ns;
 };
 
 /** Write it into party->payload. */
 void midge_party_stamp(struct midge_party *party, struct midge_stamp stamp);
 
-/** Read it, and compare length and filler. @return false: not one of ours */
+/** Read it, and compare length, check and filler. @return false: not one of ours */
 MIDGE_MUST_CHECK bool midge_party_read_stamp(const struct midge_party *party,
                                              struct midge_slice payload,
                                              struct midge_stamp *stamp_out);

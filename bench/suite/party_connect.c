@@ -23,7 +23,7 @@ enum midge_status midge_party_connect(struct midge_party *party)
     for (uint32_t i = 0; i < party->conn_count; i++) {
         const uint64_t begin_ns = midge_party_now_ns();
         struct midge_driver_conn *conn = NULL;
-        const enum midge_status status = party->options->driver->connect_cb(party->driver, &conn);
+        const enum midge_status status = party->library->connect_cb(party->driver, &conn);
 
         if (status != MIDGE_OK)
             return midge_party_fail(party, status, "connection %u: %s", i,
@@ -45,7 +45,7 @@ enum midge_status midge_party_connect(struct midge_party *party)
     /* What the server pings is answered. */
     while (status == MIDGE_OK && !midge_party_is_over(party) &&
            midge_party_now_ns() < party->board->measure_until_ns) {
-        status = party->options->driver->wait_cb(party->driver, party->board->measure_until_ns);
+        status = party->library->wait_cb(party->driver, party->board->measure_until_ns);
         if (status == MIDGE_AGAIN)
             status = MIDGE_OK;
     }

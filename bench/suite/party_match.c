@@ -36,6 +36,12 @@
 
 #define NS_PER_S 1000000000ull
 
+/* Most that a server may take for one subscription. */
+#define SUBSCRIBE_NS 50000ull
+
+/* Bytes that may wait for the server before a message is missed. */
+#define QUEUED_MAX (16u * 1024 * 1024)
+
 struct matching {
     struct midge_party *party;          /* borrow */
     struct midge_raw_socket subscriber; /* own */
@@ -189,7 +195,6 @@ static enum midge_status serve(struct matching *all, struct midge_raw_socket *so
 static enum midge_status turn(struct matching *all, uint64_t sleep_until_ns)
 {
     struct midge_raw_socket *const sockets[] = {&all->publisher, &all->subscriber};
-    const uint64_t now_ns = sleep_until_ns == 0 ? 0 : midge_party_now_ns();
     struct pollfd polls[2];
     enum midge_status status = MIDGE_OK;
 
@@ -199,6 +204,8 @@ static enum midge_status turn(struct matching *all, uint64_t sleep_until_ns)
             .fd = sockets[i]->fd,
             .events = (short)(POLLIN | (midge_raw_socket_queued(sockets[i]) > 0 ? POLLOUT : 0))};
     }
+    const uint64_t now_ns = sleep_until_ns == 0 ? 0 : midge_party_now_ns();
+
     if (status == MIDGE_OK && sleep_until_ns > now_ns) {
         const struct timespec left = {.tv_sec = (time_t)((sleep_until_ns - now_ns) / NS_PER_S),
                                       .tv_nsec = (long)((sleep_until_ns - now_ns) % NS_PER_S)};
@@ -209,13 +216,13 @@ static enum midge_status turn(struct matching *all, uint64_t sleep_until_ns)
     return status;
 }
 
-/* Until the server has answered a PING on that socket. */
+/* Until the server has answered a PING on that socket. @param more_ns  beyond the usual time */
 static enum midge_status fence(struct matching *all, struct midge_raw_socket *socket,
-                               const uint64_t *pongs)
+                               const uint64_t *pongs, uint64_t more_ns)
 {
     const uint64_t wanted = *pongs + 1;
     const uint64_t until_ns =
-        midge_party_now_ns() + 60000000000ull; /* a million subscriptions take seconds */
+        midge_party_now_ns() + all->party->options->timeout_ms * 1000000ull + more_ns;
     enum midge_status status = put_text(socket, "PING\r\n");
 
     while (status == MIDGE_OK && *pongs < wanted && !midge_party_is_over(all->party)) {
@@ -238,7 +245,7 @@ static enum midge_status connect_one(struct matching *all, struct midge_raw_sock
     if (status == MIDGE_OK)
         status = put_text(socket, "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"c\","
                                   "\"version\":\"0\",\"protocol\":1}\r\n");
-    return status == MIDGE_OK ? fence(all, socket, pongs) : status;
+    return status == MIDGE_OK ? fence(all, socket, pongs, 0) : status;
 }
 
 static enum midge_status subscribe_all(struct matching *all)
@@ -253,31 +260,57 @@ static enum midge_status subscribe_all(struct matching *all)
             status = turn(all, 0);
     }
     if (status == MIDGE_OK)
-        status = fence(all, &all->subscriber, &all->pongs);
+        status =
+            fence(all, &all->subscriber, &all->pongs, party->options->subscriptions * SUBSCRIBE_NS);
     party->row->end_ns = midge_party_now_ns();
     return status;
 }
 
-/* What is due at that time: of messages at a rate, and of changes. */
-static enum midge_status put_due(struct matching *all, uint64_t now_ns)
+static enum midge_status put_changes_due(struct matching *all, uint64_t now_ns)
 {
     struct midge_party *party = all->party;
     enum midge_status status = MIDGE_OK;
 
-    while (status == MIDGE_OK && party->options->changes > 0 && all->changes.next_ns <= now_ns) {
+    while (status == MIDGE_OK && party->options->changes > 0 && all->changes.next_ns <= now_ns &&
+           all->changes.next_ns < party->board->measure_until_ns) {
         status = put_change(all);
+        midge_row_add(&party->row->changes,
+                      midge_party_is_measured(party, all->changes.next_ns) ? 1 : 0);
         midge_schedule_advance(&all->changes);
-        midge_row_add(&party->row->changes, 1);
     }
-    while (status == MIDGE_OK && party->options->rate > 0 && all->messages.next_ns <= now_ns &&
+    return status;
+}
+
+/* What is due at that time, also if that is over: it was meant to leave. */
+static enum midge_status put_messages_due(struct matching *all, uint64_t now_ns)
+{
+    struct midge_party *party = all->party;
+    enum midge_status status = MIDGE_OK;
+
+    while (status == MIDGE_OK && all->messages.next_ns <= now_ns &&
            all->messages.next_ns < party->board->measure_until_ns) {
-        if (midge_party_is_measured(party, all->messages.next_ns) &&
-            (double)(now_ns - all->messages.next_ns) > all->messages.interval_ns)
+        const bool is_measured = midge_party_is_measured(party, all->messages.next_ns);
+        const bool is_full = midge_raw_socket_queued(&all->publisher) > QUEUED_MAX;
+
+        if (is_measured && (double)(now_ns - all->messages.next_ns) > all->messages.interval_ns)
             midge_row_add(&party->row->late, 1);
-        status = put_message(all, all->messages.next_ns);
+        if (is_full)
+            midge_row_add(&party->row->missed, is_measured ? 1 : 0);
+        else
+            status = put_message(all, all->messages.next_ns);
         midge_schedule_advance(&all->messages);
     }
-    while (status == MIDGE_OK && party->options->rate == 0 && all->sent < all->received + WINDOW &&
+    return status;
+}
+
+static enum midge_status put_due(struct matching *all, uint64_t now_ns)
+{
+    struct midge_party *party = all->party;
+    enum midge_status status = put_changes_due(all, now_ns);
+
+    if (status == MIDGE_OK && party->options->rate > 0)
+        return put_messages_due(all, now_ns);
+    while (status == MIDGE_OK && all->sent < all->received + WINDOW &&
            now_ns < party->board->measure_until_ns)
         status = put_message(all, now_ns);
     return status;
@@ -306,15 +339,15 @@ static enum midge_status match_all(struct matching *all)
     while (status == MIDGE_OK && !midge_party_is_over(party)) {
         const uint64_t now_ns = midge_party_now_ns();
 
-        if (now_ns >= until_ns && all->received == all->sent)
+        if (now_ns >= until_ns && all->received == all->sent &&
+            (party->options->rate == 0 || all->messages.next_ns >= until_ns))
             return MIDGE_OK;
         if (now_ns >= until_ns + patience_ns) {
             midge_row_add(&party->row->timeouts, all->sent - all->received);
             return midge_party_fail(party, MIDGE_E_TIMEOUT, "%llu messages never came",
                                     (unsigned long long)(all->sent - all->received));
         }
-        if (now_ns < until_ns)
-            status = put_due(all, now_ns);
+        status = put_due(all, now_ns);
         if (status == MIDGE_OK)
             status = turn(all, party->options->is_spinning ? 0 : next_due(all, now_ns));
     }
@@ -346,7 +379,7 @@ static enum midge_status match(struct matching *all)
         midge_schedule_init(&all->changes, party->options->changes, MIDGE_RUN_FIXED, 0, begin_ns);
     status = match_all(all);
     if (status == MIDGE_OK)
-        status = fence(all, &all->subscriber, &all->pongs);
+        status = fence(all, &all->subscriber, &all->pongs, 0);
     if (status == MIDGE_OK)
         midge_party_finish(party);
     return status;

@@ -57,7 +57,7 @@ static enum midge_status connect_publishers(struct publishing *all)
         return midge_party_fail(all->party, MIDGE_E_MEMORY, "no memory for publishers");
     for (uint32_t i = 0; i < options->publishers; i++) {
         const enum midge_status status =
-            options->driver->connect_cb(all->party->driver, &all->conns[i]);
+            all->party->library->connect_cb(all->party->driver, &all->conns[i]);
 
         if (status != MIDGE_OK)
             return midge_party_fail(all->party, status, "publisher %u cannot connect", i);
@@ -73,7 +73,7 @@ static enum midge_status publish(struct publishing *all, uint32_t publisher, uin
     midge_party_stamp(
         party, (struct midge_stamp){(uint64_t)publisher << NUMBER_BITS | all->sent[publisher],
                                     intended_ns});
-    const enum midge_status status = party->options->driver->publish_cb(
+    const enum midge_status status = party->library->publish_cb(
         all->conns[publisher],
         midge_slice_make(MIDGE_PARTY_MESSAGES, sizeof MIDGE_PARTY_MESSAGES - 1),
         midge_slice_make(NULL, 0), midge_slice_make(party->payload, party->options->size));
@@ -148,15 +148,15 @@ static enum midge_status publish_all(struct publishing *all)
         for (uint32_t i = 0; status == MIDGE_OK && i < options->publishers; i++)
             status = publish_batch(all, i, &published);
         if (status == MIDGE_OK)
-            status = options->driver->wait_cb(party->driver,
-                                              published > 0 ? 0 : now_ns + WINDOW_PAUSE_NS);
+            status = party->library->wait_cb(party->driver,
+                                             published > 0 ? 0 : now_ns + WINDOW_PAUSE_NS);
         unfenced += published;
         if (status >= MIDGE_OK && options->subscribers == 0 &&
             unfenced >= (uint64_t)options->window * options->publishers) {
             unfenced = 0;
             status = MIDGE_OK;
             for (uint32_t i = 0; status == MIDGE_OK && i < options->publishers; i++)
-                status = options->driver->fence_cb(all->conns[i]);
+                status = party->library->fence_cb(all->conns[i]);
         }
         status = lost_connection(party, status, "publisher");
     }
@@ -175,7 +175,7 @@ static enum midge_status publish_at_rate(struct publishing *all)
         const uint64_t now_ns = midge_party_now_ns();
 
         if (now_ns < schedule->next_ns) {
-            status = party->options->driver->wait_cb(party->driver, schedule->next_ns);
+            status = party->library->wait_cb(party->driver, schedule->next_ns);
             status = lost_connection(party, status, "publisher");
             continue;
         }
@@ -197,7 +197,7 @@ static enum midge_status end_publishing(struct publishing *all)
     enum midge_status status = MIDGE_OK;
 
     for (uint32_t i = 0; status == MIDGE_OK && i < party->options->publishers; i++) {
-        status = party->options->driver->fence_cb(all->conns[i]);
+        status = party->library->fence_cb(all->conns[i]);
         atomic_store_explicit(&party->row->progress[i], all->sent[i], memory_order_relaxed);
     }
     if (status != MIDGE_OK)
@@ -233,14 +233,15 @@ enum midge_status midge_party_publish(struct midge_party *party)
 
 /* --- subscribers --- */
 
-static void take(void *context, const struct midge_driver_msg *msg)
+/* `now_ns`: when it came; 0 at full speed, where nobody asks. */
+static void take(struct subscriber *subscriber, const struct midge_driver_msg *msg, uint64_t now_ns)
 {
-    struct subscriber *subscriber = context;
     struct midge_party *party = subscriber->all->party;
     struct midge_stamp stamp;
 
     if (!midge_party_read_stamp(party, msg->payload, &stamp) ||
-        stamp.number >> NUMBER_BITS >= party->options->publishers) {
+        stamp.number >> NUMBER_BITS >= party->options->publishers ||
+        (stamp.intended_ns == 0) != (now_ns == 0)) {
         midge_row_add(&party->row->wrong, 1);
         (void)midge_party_fail(party, MIDGE_E_PARSE, "a message has bytes that nobody sent");
         return;
@@ -263,40 +264,38 @@ static void take(void *context, const struct midge_driver_msg *msg)
     midge_row_add(&party->row->done, 1);
     if (stamp.intended_ns != 0 && midge_party_is_measured(party, stamp.intended_ns)) {
         midge_row_add(&party->row->received, 1);
-        midge_histogram_add(&party->row->latency, midge_party_now_ns() - stamp.intended_ns, 1);
+        midge_histogram_add(&party->row->latency, now_ns - stamp.intended_ns, 1);
     }
 }
 
 static void take_locked(void *context, const struct midge_driver_msg *msg)
 {
-    struct midge_party *party = ((struct subscriber *)context)->all->party;
+    struct subscriber *subscriber = context;
+    struct midge_party *party = subscriber->all->party;
+    /* Before the lock: waiting for it is not the library's time. */
+    const uint64_t now_ns = party->options->rate > 0 ? midge_party_now_ns() : 0;
 
-    if (party->options->driver->has_threads)
+    if (party->library->has_threads)
         (void)pthread_mutex_lock(&party->lock);
-    take(context, msg);
-    if (party->options->driver->has_threads)
+    take(subscriber, msg, now_ns);
+    if (party->library->has_threads)
         (void)pthread_mutex_unlock(&party->lock);
 }
 
-static enum midge_status connect_subscribers(struct midge_party *party, uint32_t count,
-                                             struct subscriber *subscribers)
+static enum midge_status connect_subscriber(struct midge_party *party, void *context,
+                                            midge_driver_msg_cb msg_cb)
 {
-    const struct midge_driver_kind *driver = party->options->driver;
-    enum midge_status status = MIDGE_OK;
+    struct midge_driver_conn *conn = NULL;
+    enum midge_status status = party->library->connect_cb(party->driver, &conn);
 
-    for (uint32_t i = 0; status == MIDGE_OK && i < count; i++) {
-        struct midge_driver_conn *conn = NULL;
-
-        status = driver->connect_cb(party->driver, &conn);
-        if (status == MIDGE_OK)
-            status = driver->subscribe_cb(conn, MIDGE_PARTY_MESSAGES, NULL, &subscribers[i],
-                                          take_locked);
-        if (status == MIDGE_OK)
-            status = driver->fence_cb(conn);
-        if (status != MIDGE_OK)
-            return midge_party_fail(party, status, "subscriber %u cannot connect and subscribe", i);
-    }
-    return status;
+    if (status == MIDGE_OK)
+        status = party->library->subscribe_cb(conn, MIDGE_PARTY_MESSAGES, NULL, context, msg_cb);
+    if (status == MIDGE_OK)
+        status = party->library->fence_cb(conn);
+    return status == MIDGE_OK
+               ? status
+               : midge_party_fail(party, status, "a subscriber cannot connect and subscribe: %s",
+                                  midge_status_name(status));
 }
 
 /* Say what the slowest reader of this party has; true if it is all that was published. */
@@ -347,7 +346,7 @@ static enum midge_status read_all(struct subscribing *all)
         last_done = done;
         if (now_ns > quiet_from_ns + patience_ns)
             return midge_party_fail(party, MIDGE_E_TIMEOUT, "the last messages never came");
-        status = party->options->driver->wait_cb(party->driver, now_ns + LOOK_NS);
+        status = party->library->wait_cb(party->driver, now_ns + LOOK_NS);
         status = lost_connection(party, status, "subscriber");
     }
     return status;
@@ -363,7 +362,8 @@ enum midge_status midge_party_subscribe(struct midge_party *party)
         return midge_party_fail(party, MIDGE_E_MEMORY, "no memory for subscribers");
     for (uint32_t i = 0; i < party->options->subscribers; i++)
         all.subscribers[i].all = &all;
-    status = connect_subscribers(party, party->options->subscribers, all.subscribers);
+    for (uint32_t i = 0; status == MIDGE_OK && i < party->options->subscribers; i++)
+        status = connect_subscriber(party, &all.subscribers[i], take_locked);
     if (status == MIDGE_OK)
         status = midge_party_await_begin(party);
     if (status == MIDGE_OK)
@@ -375,12 +375,17 @@ enum midge_status midge_party_subscribe(struct midge_party *party)
     return status;
 }
 
+/* What comes late is nobody's figure. */
+static void drop(void *context, const struct midge_driver_msg *msg)
+{
+    (void)context;
+    (void)msg;
+}
+
 /* One that reads nothing until everybody else is done, and then looks whether it was closed. */
 enum midge_status midge_party_stall(struct midge_party *party)
 {
-    struct subscribing all = {.party = party};
-    struct subscriber subscriber = {.all = &all};
-    enum midge_status status = connect_subscribers(party, 1, &subscriber);
+    enum midge_status status = connect_subscriber(party, NULL, drop);
 
     if (status == MIDGE_OK)
         status = midge_party_await_begin(party);
@@ -392,7 +397,7 @@ enum midge_status midge_party_stall(struct midge_party *party)
     const uint64_t until_ns = midge_party_now_ns() + STALLED_DRAIN_NS;
 
     while (status == MIDGE_OK && midge_party_now_ns() < until_ns)
-        status = party->options->driver->wait_cb(party->driver, until_ns);
+        status = party->library->wait_cb(party->driver, until_ns);
     /* A server that closes a slow consumer may say -ERR first, which is no MIDGE_E_EOF. */
     if (status < 0)
         midge_row_add(&party->row->closed, 1);

@@ -9,16 +9,24 @@
 
 #include "party.h"
 
-/* Slots of the table: twice what can be in flight in a closed loop; in an open loop what a server
- * that stalls for this long leaves behind. A send that finds its slot taken is missed. */
+/* Slots of the table: in a closed loop one for each request that can be in flight; in an open loop
+ * what a server that stalls for SLOTS_S seconds leaves behind. A send that finds none is missed. */
 #define SLOTS_MIN 1024u
 #define SLOTS_MAX (1u << 20)
 #define SLOTS_S   4u
 
+/* A request's number: its slot in the low bits, and above them how many there were before it. */
+#define SLOT_BITS 20u
+#define SLOT_MASK ((1ull << SLOT_BITS) - 1)
+
+struct requester;
+
 struct slot {
-    _Atomic uint64_t number; /* of the request in it, plus 1; 0 = free */
+    uint64_t number; /* of the request in it; UINT64_MAX = free */
     uint64_t intended_ns;
     uint64_t sent_ns;
+    const struct requester *requester; /* borrow; whose it is */
+    uint32_t next_free;                /* index, while it is free */
 };
 
 struct requesting;
@@ -28,20 +36,28 @@ struct requester {
     struct midge_driver_conn *conn; /* borrow */
 };
 
-/* All requesters of a party. Thread: its own, or under its lock, where the library calls back. */
+/* All requesters of a party. Thread: its own; where the library calls back, under its lock. */
 struct requesting {
     struct midge_party *party;    /* borrow */
     struct requester *requesters; /* own */
     struct slot *slots;           /* own */
-    uint32_t slot_count;          /* a power of two */
-    uint64_t next_number;
+    uint32_t slot_count;
+    uint32_t first_free; /* index; slot_count = none */
+    uint64_t begun;      /* requests so far */
     _Atomic uint64_t in_flight;
     struct midge_schedule schedule; /* open loop */
 };
 
-static const struct midge_driver_kind *driver_of(const struct requesting *all)
+static void lock(struct midge_party *party)
 {
-    return all->party->options->driver;
+    if (party->library->has_threads)
+        (void)pthread_mutex_lock(&party->lock);
+}
+
+static void unlock(struct midge_party *party)
+{
+    if (party->library->has_threads)
+        (void)pthread_mutex_unlock(&party->lock);
 }
 
 static void record(struct midge_party *party, uint64_t intended_ns, uint64_t sent_ns,
@@ -56,95 +72,118 @@ static void record(struct midge_party *party, uint64_t intended_ns, uint64_t sen
         midge_histogram_add(&party->row->service, now_ns - sent_ns, 1);
 }
 
-/* Begin one request. A closed loop intends it now. */
-static enum midge_status begin(struct requester *requester, uint64_t intended_ns, uint64_t now_ns)
+static void free_slot(struct requesting *all, struct slot *slot)
+{
+    slot->number = UINT64_MAX;
+    slot->next_free = all->first_free;
+    all->first_free = (uint32_t)(slot - all->slots);
+    (void)atomic_fetch_sub_explicit(&all->in_flight, 1, memory_order_relaxed);
+}
+
+/* Begin one request. A closed loop intends it now. @return FULL: too much is under way */
+static enum midge_status begin_request(struct requester *requester, uint64_t intended_ns,
+                                       uint64_t now_ns)
 {
     struct requesting *all = requester->all;
     struct midge_party *party = all->party;
-    const uint64_t number = all->next_number;
-    struct slot *slot = &all->slots[number & (all->slot_count - 1)];
+    struct slot *slot = &all->slots[all->first_free];
+    enum midge_status status = MIDGE_OK;
+
+    if (all->first_free == all->slot_count)
+        return MIDGE_FULL;
+    all->first_free = slot->next_free;
+    slot->number = all->begun << SLOT_BITS | (uint64_t)(slot - all->slots);
+    slot->intended_ns = intended_ns;
+    slot->sent_ns = now_ns;
+    slot->requester = requester;
+    (void)atomic_fetch_add_explicit(&all->in_flight, 1, memory_order_relaxed);
+    midge_party_stamp(party, (struct midge_stamp){slot->number, intended_ns});
+    status =
+        party->library->begin_request_cb(requester->conn, MIDGE_PARTY_REQUESTS,
+                                         midge_slice_make(party->payload, party->options->size));
+    if (status == MIDGE_OK)
+        all->begun++;
+    else
+        free_slot(all, slot);
+    return status;
+}
+
+/* … and count it. Only an open loop may miss one: a closed loop that cannot go on has failed. */
+static enum midge_status begin(struct requester *requester, uint64_t intended_ns, uint64_t now_ns)
+{
+    struct midge_party *party = requester->all->party;
     const bool is_measured = midge_party_is_measured(party, intended_ns);
-    enum midge_status status = MIDGE_FULL;
+    const enum midge_status status = begin_request(requester, intended_ns, now_ns);
 
     midge_row_add(&party->row->begun, 1);
-    /* Acquire pairs with the exchange in take(): the slot's times are no longer read. */
-    if (atomic_load_explicit(&slot->number, memory_order_acquire) == 0) {
-        slot->intended_ns = intended_ns;
-        slot->sent_ns = now_ns;
-        atomic_store_explicit(&slot->number, number + 1, memory_order_release);
-        (void)atomic_fetch_add_explicit(&all->in_flight, 1, memory_order_relaxed);
-        midge_party_stamp(party, (struct midge_stamp){number, intended_ns});
-        status = driver_of(all)->begin_request_cb(
-            requester->conn, MIDGE_PARTY_REQUESTS,
-            midge_slice_make(party->payload, party->options->size));
-        if (status != MIDGE_OK) {
-            atomic_store_explicit(&slot->number, 0, memory_order_release);
-            (void)atomic_fetch_sub_explicit(&all->in_flight, 1, memory_order_relaxed);
-        }
-    }
     if (status == MIDGE_OK) {
-        all->next_number++;
-        if (is_measured)
-            midge_row_add(&party->row->sent, 1);
-    } else if (status == MIDGE_FULL && is_measured) {
-        midge_row_add(&party->row->missed, 1);
+        midge_row_add(&party->row->sent, is_measured ? 1 : 0);
+        return MIDGE_OK;
     }
-    return status == MIDGE_FULL ? MIDGE_OK : status;
+    if (status != MIDGE_FULL || party->options->rate == 0)
+        return midge_party_fail(party, status, "cannot send a request: %s",
+                                midge_status_name(status));
+    midge_row_add(&party->row->missed, is_measured ? 1 : 0);
+    return MIDGE_OK;
+}
+
+static void take_end(struct midge_party *party, enum midge_status status)
+{
+    midge_row_add(status == MIDGE_E_TIMEOUT ? &party->row->timeouts : &party->row->errors, 1);
+    (void)midge_party_fail(party, status, "a request ended without a reply: %s",
+                           status == MIDGE_E_NO_RESPONDERS ? "no responders"
+                           : status == MIDGE_E_TIMEOUT     ? "nothing in time"
+                                                           : midge_status_name(status));
 }
 
 /* A reply, or the end of a request without one. */
-static void take(struct requester *requester, enum midge_status status, struct midge_slice payload)
+static void take(struct requester *requester, enum midge_status status, struct midge_slice payload,
+                 uint64_t now_ns)
 {
     struct requesting *all = requester->all;
     struct midge_party *party = all->party;
-    const uint64_t now_ns = midge_party_now_ns();
     struct midge_stamp stamp;
+    struct slot *slot = NULL;
 
     if (status != MIDGE_OK) {
-        midge_row_add(status == MIDGE_E_TIMEOUT ? &party->row->timeouts : &party->row->errors, 1);
-        (void)midge_party_fail(party, status, "a request ended without a reply: %s",
-                               status == MIDGE_E_NO_RESPONDERS ? "no responders"
-                               : status == MIDGE_E_TIMEOUT     ? "time-out"
-                                                               : midge_status_name(status));
+        take_end(party, status);
         return;
     }
-    if (!midge_party_read_stamp(party, payload, &stamp) || stamp.number >= all->next_number) {
+    if (!midge_party_read_stamp(party, payload, &stamp) ||
+        (stamp.number & SLOT_MASK) >= all->slot_count || stamp.number >> SLOT_BITS >= all->begun) {
         midge_row_add(&party->row->wrong, 1);
         (void)midge_party_fail(party, MIDGE_E_PARSE, "a reply has bytes that nobody sent");
         return;
     }
-    struct slot *slot = &all->slots[stamp.number & (all->slot_count - 1)];
-    const uint64_t sent_ns = slot->sent_ns;
-    uint64_t expected = stamp.number + 1;
-
-    /* Release pairs with the acquire in begin(). */
-    if (!atomic_compare_exchange_strong_explicit(&slot->number, &expected, 0, memory_order_acq_rel,
-                                                 memory_order_relaxed)) {
+    slot = &all->slots[stamp.number & SLOT_MASK];
+    if (slot->number != stamp.number) {
         midge_row_add(&party->row->doubled, 1);
         (void)midge_party_fail(party, MIDGE_E_PARSE, "a second reply to one request");
         return;
     }
-    (void)atomic_fetch_sub_explicit(&all->in_flight, 1, memory_order_relaxed);
-    record(party, stamp.intended_ns, sent_ns, now_ns);
+    if (slot->requester != requester || slot->intended_ns != stamp.intended_ns) {
+        midge_row_add(&party->row->wrong, 1);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "a reply to somebody else's request");
+        return;
+    }
+    record(party, stamp.intended_ns, slot->sent_ns, now_ns);
+    free_slot(all, slot);
     if (party->options->rate == 0 && now_ns < party->board->measure_until_ns) {
         const uint64_t begin_ns = midge_party_now_ns();
 
-        status = begin(requester, begin_ns, begin_ns);
-        if (status != MIDGE_OK)
-            (void)midge_party_fail(party, status, "cannot send a request");
+        (void)begin(requester, begin_ns, begin_ns); /* a failure is told */
     }
 }
 
 static void take_locked(void *context, enum midge_status status, struct midge_slice payload)
 {
     struct requester *requester = context;
-    struct midge_party *party = requester->all->party;
+    /* Before the lock: waiting for it is not the library's time. */
+    const uint64_t now_ns = midge_party_now_ns();
 
-    if (party->options->driver->has_threads)
-        (void)pthread_mutex_lock(&party->lock);
-    take(requester, status, payload);
-    if (party->options->driver->has_threads)
-        (void)pthread_mutex_unlock(&party->lock);
+    lock(requester->all->party);
+    take(requester, status, payload, now_ns);
+    unlock(requester->all->party);
 }
 
 static enum midge_status connect_responders(struct midge_party *party)
@@ -156,12 +195,12 @@ static enum midge_status connect_responders(struct midge_party *party)
     for (uint32_t i = 0; status == MIDGE_OK && i < options->responders; i++) {
         struct midge_driver_conn *conn = NULL;
 
-        status = options->driver->connect_cb(party->driver, &conn);
+        status = party->library->connect_cb(party->driver, &conn);
         if (status == MIDGE_OK)
-            status = options->driver->subscribe_cb(conn, MIDGE_PARTY_REQUESTS, queue, party,
-                                                   midge_party_echo);
+            status = party->library->subscribe_cb(conn, MIDGE_PARTY_REQUESTS, queue, party,
+                                                  midge_party_echo);
         if (status == MIDGE_OK)
-            status = options->driver->fence_cb(conn);
+            status = party->library->fence_cb(conn);
         if (status != MIDGE_OK)
             return midge_party_fail(party, status, "responder %u cannot connect and subscribe", i);
     }
@@ -170,42 +209,54 @@ static enum midge_status connect_responders(struct midge_party *party)
 
 static uint32_t slots_for(const struct midge_run_options *options)
 {
-    const uint64_t wanted = options->rate > 0 ? (uint64_t)options->rate * SLOTS_S
-                                              : 2ull * options->requesters * options->in_flight;
-    uint32_t count = SLOTS_MIN;
+    const uint64_t wanted = (uint64_t)options->rate * SLOTS_S;
 
-    while (count < wanted && count < SLOTS_MAX)
-        count *= 2;
-    return count;
+    if (options->rate == 0)
+        return options->requesters * options->in_flight;
+    return wanted < SLOTS_MIN ? SLOTS_MIN : wanted > SLOTS_MAX ? SLOTS_MAX : (uint32_t)wanted;
+}
+
+/* Touched now, so that no page fault falls into a measured request. */
+static enum midge_status make_slots(struct requesting *all)
+{
+    const struct midge_run_options *options = all->party->options;
+
+    all->slot_count = slots_for(options);
+    all->requesters = calloc(options->requesters, sizeof *all->requesters);
+    all->slots = calloc(all->slot_count, sizeof *all->slots);
+    if (all->requesters == NULL || all->slots == NULL)
+        return midge_party_fail(all->party, MIDGE_E_MEMORY, "no memory for what is in flight");
+    for (uint32_t i = 0; i < all->slot_count; i++)
+        all->slots[i] = (struct slot){.number = UINT64_MAX, .next_free = i + 1};
+    return MIDGE_OK;
 }
 
 static enum midge_status connect_requesters(struct requesting *all, bool is_async)
 {
     struct midge_party *party = all->party;
     const struct midge_run_options *options = party->options;
+    /* Requesters take turns, so each has its share under way, but not to the last one. */
+    const uint32_t share = 2 * all->slot_count / options->requesters + SLOTS_MIN;
+    const uint32_t in_flight_max = options->rate == 0        ? options->in_flight
+                                   : share > all->slot_count ? all->slot_count
+                                                             : share;
+    enum midge_status status = MIDGE_OK;
 
-    all->slot_count = slots_for(options);
-    all->requesters = calloc(options->requesters, sizeof *all->requesters);
-    all->slots = calloc(all->slot_count, sizeof *all->slots);
-    if (all->requesters == NULL || all->slots == NULL)
-        return midge_party_fail(party, MIDGE_E_MEMORY, "no memory for what is in flight");
-    /* Touched now, so that no page fault falls into a measured request. */
-    for (uint32_t i = 0; i < all->slot_count; i++)
-        all->slots[i] = (struct slot){.sent_ns = 1};
-    for (uint32_t i = 0; i < options->requesters; i++) {
+    for (uint32_t i = 0; status == MIDGE_OK && i < options->requesters; i++) {
         struct requester *requester = &all->requesters[i];
-        enum midge_status status = options->driver->connect_cb(party->driver, &requester->conn);
 
         requester->all = all;
+        status = party->library->connect_cb(party->driver, &requester->conn);
         if (status == MIDGE_OK && is_async)
-            status = options->driver->prepare_requests_cb(requester->conn, all->slot_count,
-                                                          requester, take_locked);
+            status = party->library->prepare_requests_cb(requester->conn, in_flight_max, requester,
+                                                         take_locked);
         if (status == MIDGE_OK)
-            status = options->driver->fence_cb(requester->conn);
+            status = party->library->fence_cb(requester->conn);
         if (status != MIDGE_OK)
-            return midge_party_fail(party, status, "requester %u cannot connect", i);
+            return midge_party_fail(party, status, "requester %u of %u cannot connect: %s", i + 1,
+                                    options->requesters, midge_status_name(status));
     }
-    return MIDGE_OK;
+    return status;
 }
 
 /* One request after the other, as the library does it. */
@@ -227,7 +278,7 @@ static enum midge_status run_blocking(struct requesting *all)
         if (midge_party_is_measured(party, begin_ns))
             midge_row_add(&party->row->sent, 1);
         midge_party_stamp(party, stamp);
-        status = driver_of(all)->request_cb(all->requesters[0].conn, MIDGE_PARTY_REQUESTS, payload,
+        status = party->library->request_cb(all->requesters[0].conn, MIDGE_PARTY_REQUESTS, payload,
                                             &reply);
         const uint64_t now_ns = midge_party_now_ns();
 
@@ -237,7 +288,8 @@ static enum midge_status run_blocking(struct requesting *all)
                                     status == MIDGE_E_TIMEOUT ? "reply lost: nothing in time"
                                                               : midge_status_name(status));
         }
-        if (!midge_party_read_stamp(party, reply, &found) || found.number != number) {
+        if (!midge_party_read_stamp(party, reply, &found) || found.number != number ||
+            found.intended_ns != begin_ns) {
             midge_row_add(&party->row->wrong, 1);
             return midge_party_fail(party, MIDGE_E_PARSE, "request %llu: wrong reply",
                                     (unsigned long long)number);
@@ -255,23 +307,23 @@ static enum midge_status send_due(struct requesting *all, uint64_t *turn_in_out)
     enum midge_status status = MIDGE_OK;
 
     while (status == MIDGE_OK && schedule->next_ns < party->board->measure_until_ns) {
-        const uint64_t now_ns = midge_party_now_ns();
         const uint64_t intended_ns = schedule->next_ns;
 
-        if (intended_ns > now_ns)
+        if (intended_ns > midge_party_now_ns())
             break;
+        lock(party);
+
+        const uint64_t now_ns = midge_party_now_ns();
+
         if (midge_party_is_measured(party, intended_ns) &&
             (double)(now_ns - intended_ns) > schedule->interval_ns)
             midge_row_add(&party->row->late, 1);
-        if (party->options->driver->has_threads)
-            (void)pthread_mutex_lock(&party->lock);
         status = begin(&all->requesters[(*turn_in_out)++ % party->options->requesters], intended_ns,
                        now_ns);
-        if (party->options->driver->has_threads)
-            (void)pthread_mutex_unlock(&party->lock);
+        unlock(party);
         midge_schedule_advance(schedule);
     }
-    return status == MIDGE_OK ? status : midge_party_fail(party, status, "cannot send a request");
+    return status;
 }
 
 /* Until everything has been sent and answered. */
@@ -303,7 +355,7 @@ static enum midge_status run_async(struct requesting *all)
             return midge_party_fail(party, MIDGE_E_TIMEOUT, "%llu requests got no reply in time",
                                     (unsigned long long)in_flight);
         }
-        status = driver_of(all)->wait_cb(party->driver, wait_until_ns);
+        status = party->library->wait_cb(party->driver, wait_until_ns);
         if (status == MIDGE_AGAIN)
             status = MIDGE_OK;
     }
@@ -313,17 +365,17 @@ static enum midge_status run_async(struct requesting *all)
 
 static enum midge_status start_closed(struct requesting *all)
 {
-    const struct midge_run_options *options = all->party->options;
+    struct midge_party *party = all->party;
+    const uint32_t count = all->slot_count;
     enum midge_status status = MIDGE_OK;
 
-    for (uint32_t i = 0; status == MIDGE_OK && i < options->requesters * options->in_flight; i++) {
+    for (uint32_t i = 0; status == MIDGE_OK && i < count; i++) {
+        lock(party);
+
         const uint64_t now_ns = midge_party_now_ns();
 
-        if (options->driver->has_threads)
-            (void)pthread_mutex_lock(&all->party->lock);
-        status = begin(&all->requesters[i % options->requesters], now_ns, now_ns);
-        if (options->driver->has_threads)
-            (void)pthread_mutex_unlock(&all->party->lock);
+        status = begin(&all->requesters[i % party->options->requesters], now_ns, now_ns);
+        unlock(party);
     }
     return status;
 }
@@ -336,10 +388,10 @@ static enum midge_status check_end(struct requesting *all)
     uint64_t strays = 0;
 
     for (uint32_t i = 0; status == MIDGE_OK && i < party->options->requesters; i++)
-        status = driver_of(all)->fence_cb(all->requesters[i].conn);
+        status = party->library->fence_cb(all->requesters[i].conn);
     if (status != MIDGE_OK)
         return midge_party_fail(party, status, "no PONG at the end");
-    strays = driver_of(all)->strays_cb(party->driver);
+    strays = party->library->strays_cb(party->driver);
     if (strays == 0)
         return MIDGE_OK;
     midge_row_add(&party->row->doubled, strays);
@@ -353,7 +405,10 @@ enum midge_status midge_party_request(struct midge_party *party)
     struct requesting all = {.party = party};
     const bool is_async = options->rate > 0 || options->requesters * options->in_flight > 1 ||
                           !options->is_responder_apart;
-    enum midge_status status = connect_requesters(&all, is_async);
+    enum midge_status status = make_slots(&all);
+
+    if (status == MIDGE_OK)
+        status = connect_requesters(&all, is_async);
 
     if (status == MIDGE_OK && !options->is_responder_apart)
         status = connect_responders(party);
@@ -383,7 +438,7 @@ enum midge_status midge_party_respond(struct midge_party *party)
     if (status == MIDGE_OK)
         status = midge_party_await_begin(party);
     while (status == MIDGE_OK && !midge_party_is_over(party)) {
-        status = party->options->driver->wait_cb(party->driver, UINT64_MAX);
+        status = party->library->wait_cb(party->driver, UINT64_MAX);
         if (status == MIDGE_AGAIN)
             status = MIDGE_OK;
     }

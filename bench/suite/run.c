@@ -28,7 +28,7 @@
 #define PATIENCE_NS (10 * NS_PER_S)
 
 /* … and how much more for each connection and subscription. */
-#define CONNECT_PATIENCE_NS   (5 * NS_PER_MS)
+#define CONNECT_PATIENCE_NS   (50 * NS_PER_MS)
 #define SUBSCRIBE_PATIENCE_NS 50000ull
 
 /* How often the parent looks at its parties. */
@@ -43,6 +43,7 @@ struct reading {
     uint64_t done;
     uint64_t begun;
     uint64_t load_cpu_ns;
+    uint64_t own_cpu_ns; /* of this process */
     struct midge_server_usage server;
     struct midge_environment_times times;
 };
@@ -52,10 +53,11 @@ struct run {
     struct midge_board *board;               /* own; mapped, shared with the parties */
     pid_t pids[MIDGE_PARTIES_MAX];           /* 0 = has been reaped */
     uint32_t conn_counts[MIDGE_PARTIES_MAX];
-    struct midge_server_usage base; /* before anybody connects */
+    struct midge_server_usage base;  /* before anybody connects */
+    struct midge_server_usage ready; /* when all have */
     struct reading first;
     struct reading last;
-    char reason[MIDGE_PARTY_REASON_CAP]; /* of a failure that no party told */
+    bool is_spoiled; /* it failed before the measured time was over: there are no figures */
 };
 
 const char *midge_run_scenario_name(enum midge_run_scenario scenario)
@@ -81,33 +83,56 @@ static void add_party(struct run *run, enum midge_party_kind kind, uint32_t conn
     run->board->kinds[run->board->party_count++] = kind;
 }
 
+static void add_storm(struct run *run)
+{
+    const uint32_t connections = run->options->connections;
+    const uint32_t count = connections < STORM_PARTIES ? connections : STORM_PARTIES;
+
+    for (uint32_t i = 0; i < count; i++)
+        add_party(run, MIDGE_PARTY_CONNECT,
+                  connections / count + (i < connections % count ? 1 : 0));
+}
+
 /* Which processes a scenario needs, in the order in which they connect. */
 static void plan(struct run *run)
 {
     const struct midge_run_options *options = run->options;
 
-    if (options->scenario == MIDGE_RUN_CONNS) {
-        for (uint32_t i = 0; i < STORM_PARTIES; i++)
-            add_party(run, MIDGE_PARTY_CONNECT,
-                      options->connections / STORM_PARTIES +
-                          (i < options->connections % STORM_PARTIES ? 1 : 0));
-    } else if (options->scenario == MIDGE_RUN_SUBS) {
-        add_party(run, MIDGE_PARTY_MATCH, 0);
-    } else if (options->publishers > 0) {
-        add_party(run, MIDGE_PARTY_PUBLISH, 0);
-        if (options->subscribers > 0)
-            add_party(run, MIDGE_PARTY_SUBSCRIBE, 0);
-        for (uint32_t i = 0; i < options->stalled; i++)
-            add_party(run, MIDGE_PARTY_STALL, 0);
-    } else {
+    switch (options->scenario) {
+    case MIDGE_RUN_RTT:
+    case MIDGE_RUN_LOAD:
+    case MIDGE_RUN_WORKERS:
         add_party(run, MIDGE_PARTY_REQUEST, 0);
         if (options->is_responder_apart)
             add_party(run, MIDGE_PARTY_RESPOND, 0);
+        break;
+    case MIDGE_RUN_PUB:
+    case MIDGE_RUN_FANOUT:
+    case MIDGE_RUN_SLOW:
+        add_party(run, MIDGE_PARTY_PUBLISH, 0);
+        if (options->subscribers > 0)
+            add_party(run, MIDGE_PARTY_SUBSCRIBE, 0);
+        for (uint32_t i = 0; options->scenario == MIDGE_RUN_SLOW && i < options->stalled; i++)
+            add_party(run, MIDGE_PARTY_STALL, 0);
+        break;
+    case MIDGE_RUN_CONNS:
+        add_storm(run);
+        break;
+    case MIDGE_RUN_SUBS:
+        add_party(run, MIDGE_PARTY_MATCH, 0);
+        break;
+    case MIDGE_RUN_SCENARIOS:
+        break;
     }
 }
 
+static bool is_publishing(const struct run *run)
+{
+    return run->board->kinds[0] == MIDGE_PARTY_PUBLISH;
+}
+
 /* In the process of a party. Does not return. */
-static void live(struct run *run, uint32_t index)
+static void live(struct run *run, uint32_t index, pid_t parent)
 {
     struct midge_party party = {
         .kind = run->board->kinds[index],
@@ -115,6 +140,8 @@ static void live(struct run *run, uint32_t index)
         .options = run->options,
         .board = run->board,
         .row = &run->board->rows[index],
+        .library = run->board->kinds[index] == MIDGE_PARTY_STALL ? &midge_driver_raw
+                                                                 : run->options->driver,
         .lock = PTHREAD_MUTEX_INITIALIZER,
         .conn_count = run->conn_counts[index],
     };
@@ -122,17 +149,20 @@ static void live(struct run *run, uint32_t index)
     /* Ends with the parent, and sleeps until when it asked for instead of 50 us longer. */
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)prctl(PR_SET_TIMERSLACK, 1ul);
-    if (run->options->load_cpus != NULL)
-        (void)sched_setaffinity(0, sizeof *run->options->load_cpus, run->options->load_cpus);
+    if (getppid() != parent)
+        _exit(EXIT_FAILURE); /* it ended before the first of these calls */
+    if (run->options->load_cpus != NULL &&
+        sched_setaffinity(0, sizeof *run->options->load_cpus, run->options->load_cpus) != 0) {
+        (void)midge_party_fail(&party, MIDGE_E_SYSTEM, "the load cannot run on its CPUs: %s",
+                               strerror(errno));
+        _exit(EXIT_FAILURE);
+    }
     _exit(midge_party_live(&party) == MIDGE_OK ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 static void fail(struct run *run, const char *reason)
 {
-    if (run->reason[0] == '\0')
-        (void)snprintf(run->reason, sizeof run->reason, "%s", reason);
-    /* Release: as in midge_party_fail(). */
-    atomic_store_explicit(&run->board->is_failed, true, memory_order_release);
+    midge_board_fail(run->board, reason);
 }
 
 static bool has_failed(const struct run *run)
@@ -143,6 +173,8 @@ static bool has_failed(const struct run *run)
 
 static enum midge_status start(struct run *run)
 {
+    const pid_t parent = getpid();
+
     for (uint32_t i = 0; i < run->board->party_count; i++) {
         midge_histogram_init(&run->board->rows[i].latency);
         midge_histogram_init(&run->board->rows[i].service);
@@ -157,10 +189,23 @@ static enum midge_status start(struct run *run)
             return MIDGE_E_SYSTEM;
         }
         if (pid == 0)
-            live(run, i);
+            live(run, i, parent);
         run->pids[i] = pid;
     }
     return MIDGE_OK;
+}
+
+/* A child of ours that has ended is a zombie until its owner reaps it, which kill() does not see.
+ */
+static bool has_server_ended(pid_t pid)
+{
+    siginfo_t info = {.si_pid = 0};
+
+    if (pid == 0)
+        return false;
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+        return info.si_pid != 0;
+    return kill(pid, 0) != 0 && errno == ESRCH;
 }
 
 /* Notice a party that has ended. One that failed by itself has told why; one that was killed not.
@@ -178,7 +223,7 @@ static void watch(struct run *run)
         else if (WEXITSTATUS(state) != EXIT_SUCCESS)
             fail(run, "a process of the load failed");
     }
-    if (run->options->server_pid != 0 && kill(run->options->server_pid, 0) != 0)
+    if (has_server_ended(run->options->server_pid))
         fail(run, "the server has ended");
 }
 
@@ -216,6 +261,7 @@ static void read_all(struct run *run, struct reading *reading)
     reading->done = 0;
     reading->begun = 0;
     reading->load_cpu_ns = 0;
+    reading->own_cpu_ns = cpu_of(getpid());
     for (uint32_t i = 0; i < run->board->party_count; i++) {
         if (run->board->kinds[i] != MIDGE_PARTY_STALL)
             reading->done += midge_row_get(&run->board->rows[i].done);
@@ -235,6 +281,8 @@ static void sleep_and_show(struct run *run, struct midge_progress *progress, uin
         const uint64_t next_ns = midge_progress_next(progress, until_ns);
 
         midge_party_sleep_until(next_ns);
+        if (next_ns == until_ns)
+            break; /* a reading follows at once: nothing may come between */
         midge_progress_show(progress, run->board);
         watch(run);
     }
@@ -259,6 +307,7 @@ static bool measure_for_a_time(struct run *run)
     sleep_and_show(run, &progress, board->measure_until_ns);
     read_all(run, &run->last);
     midge_progress_end(&progress);
+    run->is_spoiled = has_failed(run);
     for (uint32_t i = 0; i < board->party_count; i++)
         active_count += is_passive(board->kinds[i]) ? 0 : 1;
     return await(run, &board->finished_count, active_count,
@@ -268,12 +317,17 @@ static bool measure_for_a_time(struct run *run)
 static bool measure(struct run *run)
 {
     const struct midge_run_options *options = run->options;
+    const uint64_t conns = (uint64_t)options->connections + options->requesters +
+                           options->responders + options->publishers + options->subscribers;
     const uint64_t many_ns =
-        options->connections * CONNECT_PATIENCE_NS + options->subscriptions * SUBSCRIBE_PATIENCE_NS;
+        conns * CONNECT_PATIENCE_NS + options->subscriptions * SUBSCRIBE_PATIENCE_NS;
 
-    return await(run, &run->board->ready_count, run->board->party_count,
-                 midge_party_now_ns() + options->timeout_ms * NS_PER_MS + PATIENCE_NS + many_ns) &&
-           measure_for_a_time(run);
+    if (!await(run, &run->board->ready_count, run->board->party_count,
+               midge_party_now_ns() + options->timeout_ms * NS_PER_MS + PATIENCE_NS + many_ns))
+        return false;
+    if (midge_server_usage(options->server_pid, &run->ready) != MIDGE_OK)
+        fail(run, "the server has ended");
+    return measure_for_a_time(run);
 }
 
 /* Those that wait for messages without end are ended; the others end by themselves. */
@@ -319,13 +373,10 @@ static uint64_t sum(const struct run *run, size_t counter_off)
     return total;
 }
 
+/* NULL if it has not. When all parties have ended. */
 static const char *why_failed(const struct run *run)
 {
-    for (uint32_t i = 0; i < run->board->party_count; i++) {
-        if (has_failed(run) && run->board->rows[i].reason[0] != '\0')
-            return run->board->rows[i].reason;
-    }
-    return run->reason[0] != '\0' ? run->reason : NULL;
+    return has_failed(run) ? run->board->reason : NULL;
 }
 
 /* All parties' histograms of one kind as JSON; null without samples. */
@@ -374,7 +425,7 @@ static json_t *server_json(const struct run *run, double messages, double elapse
 {
     const double cpu_ns = (double)(run->last.server.cpu_ns - run->first.server.cpu_ns);
 
-    if (run->options->server_pid == 0)
+    if (run->options->server_pid == 0 || run->is_spoiled)
         return json_null();
     /* A relay is a fork of this process: what it has resident says nothing. */
     return json_pack(
@@ -388,14 +439,20 @@ static json_t *server_json(const struct run *run, double messages, double elapse
         "cores", elapsed_ns > 0 ? cpu_ns / elapsed_ns : 0.0);
 }
 
-static json_t *foreign_json(const struct run *run, uint64_t own_ns)
+/* What others did; not known where the server's share is not. */
+static json_t *foreign_json(const struct run *run, uint64_t load_ns)
 {
     const struct midge_run_options *options = run->options;
+    const uint64_t own_ns = load_ns + run->last.own_cpu_ns - run->first.own_cpu_ns +
+                            run->last.server.cpu_ns - run->first.server.cpu_ns;
+    json_t *foreign = NULL;
 
-    if (options->all_cpus == NULL)
+    if (options->all_cpus == NULL || options->server_pid == 0 || run->is_spoiled)
         return json_null();
-    return midge_environment_foreign(&run->first.times, &run->last.times, options->all_cpus, own_ns,
-                                     run->last.at_ns - run->first.at_ns);
+    foreign = midge_environment_foreign(&run->first.times, &run->last.times, options->all_cpus,
+                                        own_ns, run->last.at_ns - run->first.at_ns);
+    json_object_set_new(foreign, "cpu_count", json_integer(CPU_COUNT(options->all_cpus)));
+    return foreign;
 }
 
 /* Too many sends that left late: the load was not what it says. */
@@ -433,7 +490,7 @@ static void put_counts(const struct run *run, json_t *result, double done, doubl
         {"late", offsetof(struct midge_row, late)},
         {"missed", offsetof(struct midge_row, missed)},
     };
-    const bool is_intended = run->options->rate > 0 || run->options->publishers == 0;
+    const bool is_intended = run->options->rate > 0 || !is_publishing(run);
 
     for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++)
         json_object_set_new(result, counters[i].key,
@@ -449,36 +506,34 @@ static void put_counts(const struct run *run, json_t *result, double done, doubl
     json_object_set_new(result, "elapsed_ns", json_integer((json_int_t)elapsed_ns));
     /* Idle connections have no rate. */
     json_object_set_new(result, "rate_per_s",
-                        elapsed_ns > 0 && run->options->connections == 0
+                        elapsed_ns > 0 && run->options->scenario != MIDGE_RUN_CONNS
                             ? json_real(done * 1e9 / elapsed_ns)
                             : json_null());
 }
 
 /* How many connections or subscriptions there were, what each took, and how fast they came. */
-static void put_each(const struct run *run, json_t *figures, uint64_t count, const char *speed_key)
+static void put_each(const struct run *run, json_t *figures, uint64_t count,
+                     uint64_t resident_bytes, const char *speed_key)
 {
-    const uint64_t base = run->base.resident_bytes;
-    const uint64_t resident = run->options->connections > 0 ? run->last.server.resident_bytes
-                                                            : run->first.server.resident_bytes;
-    const double cpu_ns = (double)(run->first.server.cpu_ns - run->base.cpu_ns);
+    const double more_bytes = (double)resident_bytes - (double)run->base.resident_bytes;
     uint64_t begin_ns = UINT64_MAX;
     uint64_t end_ns = 0;
 
     for (uint32_t i = 0; i < run->board->party_count; i++) {
         const struct midge_row *row = &run->board->rows[i];
 
-        begin_ns = row->begin_ns != 0 && row->begin_ns < begin_ns ? row->begin_ns : begin_ns;
+        begin_ns = row->begin_ns < begin_ns ? row->begin_ns : begin_ns;
         end_ns = row->end_ns > end_ns ? row->end_ns : end_ns;
     }
     json_object_set_new(figures, "count", json_integer((json_int_t)count));
     if (end_ns > begin_ns)
         json_object_set_new(figures, speed_key,
                             json_real((double)count * 1e9 / (double)(end_ns - begin_ns)));
-    if (run->options->server_pid != 0) {
-        json_object_set_new(figures, "resident_each",
-                            json_real(((double)resident - (double)base) / (double)count));
-        json_object_set_new(figures, "cpu_each_ns", json_real(cpu_ns / (double)count));
-    }
+    if (run->options->server_pid == 0)
+        return;
+    json_object_set_new(figures, "resident_each", json_real(more_bytes / (double)count));
+    json_object_set_new(figures, "cpu_each_ns",
+                        json_real((double)(run->ready.cpu_ns - run->base.cpu_ns) / (double)count));
 }
 
 static json_t *figures_json(const struct run *run)
@@ -486,35 +541,44 @@ static json_t *figures_json(const struct run *run)
     const struct midge_run_options *options = run->options;
     json_t *figures = json_object();
 
-    if (run->last.at_ns == 0) /* it did not get that far */
+    if (run->is_spoiled)
         return figures;
-    if (options->connections > 0) {
-        put_each(run, figures, options->connections, "connects_per_s");
+    if (options->scenario == MIDGE_RUN_CONNS) {
+        put_each(run, figures, options->connections, run->last.server.resident_bytes,
+                 "connects_per_s");
         json_object_set_new(figures, "client_resident_each",
                             json_real((double)sum(run, offsetof(struct midge_row, resident_bytes)) /
                                       options->connections));
-    }
-    if (options->subscriptions > 0) {
-        put_each(run, figures, options->subscriptions, "subscribed_per_s");
+    } else if (options->scenario == MIDGE_RUN_SUBS) {
+        put_each(run, figures, options->subscriptions, run->ready.resident_bytes,
+                 "subscribed_per_s");
         json_object_set_new(
             figures, "changes",
             json_integer((json_int_t)sum(run, offsetof(struct midge_row, changes))));
-    }
-    if (options->stalled > 0)
+    } else if (options->scenario == MIDGE_RUN_SLOW) {
         json_object_set_new(figures, "stalled_closed",
                             json_integer((json_int_t)sum(run, offsetof(struct midge_row, closed))));
+    }
     return figures;
+}
+
+static json_t *load_json(const struct run *run, uint64_t load_ns, double done, double elapsed_ns)
+{
+    if (run->is_spoiled)
+        return json_null();
+    return json_pack("{s:I, s:o, s:f}", "cpu_ns", (json_int_t)load_ns, "cpu_per_message_ns",
+                     done > 0 ? json_real((double)load_ns / done) : json_null(), "cores",
+                     elapsed_ns > 0 ? (double)load_ns / elapsed_ns : 0.0);
 }
 
 static json_t *result_json(struct run *run)
 {
     const struct midge_run_options *options = run->options;
     const double elapsed_ns = (double)(run->last.at_ns - run->first.at_ns);
-    const bool is_sent_only = options->publishers > 0 && options->subscribers == 0;
+    const bool is_sent_only = is_publishing(run) && options->subscribers == 0;
     const double done = is_sent_only ? (double)(run->last.begun - run->first.begun)
                                      : (double)(run->last.done - run->first.done);
     const uint64_t load_ns = run->last.load_cpu_ns - run->first.load_cpu_ns;
-    const uint64_t own_ns = load_ns + run->last.server.cpu_ns - run->first.server.cpu_ns;
     json_t *result = json_object();
     const char *why = NULL;
 
@@ -531,13 +595,9 @@ static json_t *result_json(struct run *run)
     json_object_set_new(result, "latency", merged(run, offsetof(struct midge_row, latency)));
     json_object_set_new(result, "service", merged(run, offsetof(struct midge_row, service)));
     json_object_set_new(result, "server", server_json(run, done, elapsed_ns));
-    json_object_set_new(result, "load",
-                        json_pack("{s:I, s:o, s:f}", "cpu_ns", (json_int_t)load_ns,
-                                  "cpu_per_message_ns",
-                                  done > 0 ? json_real((double)load_ns / done) : json_null(),
-                                  "cores", elapsed_ns > 0 ? (double)load_ns / elapsed_ns : 0.0));
+    json_object_set_new(result, "load", load_json(run, load_ns, done, elapsed_ns));
     json_object_set_new(result, "scenario_figures", figures_json(run));
-    json_object_set_new(result, "foreign", foreign_json(run, own_ns));
+    json_object_set_new(result, "foreign", foreign_json(run, load_ns));
     json_object_set_new(result, "failed", why == NULL ? json_null() : json_string(why));
     return result;
 }
@@ -555,10 +615,11 @@ enum midge_status midge_run(const struct midge_run_options *options, json_t **re
     }
     plan(&run);
     if (midge_server_usage(options->server_pid, &run.base) != MIDGE_OK)
-        fail(&run, "the server has ended");
+        fail(&run, "there is no such server process");
     status = start(&run);
-    if (status == MIDGE_OK)
-        (void)measure(&run); /* a failure stands in the result */
+    /* A failure stands in the result. */
+    if (status == MIDGE_OK && !measure(&run) && run.last.at_ns == 0)
+        run.is_spoiled = true;
     end(&run);
     if (status == MIDGE_OK) {
         *result_out = result_json(&run);

@@ -61,6 +61,8 @@ class FakeBroker:
         else:
             path = os.path.join(directory, "fake.sock")
             self.listener = socket.socket(socket.AF_UNIX)
+            if os.path.exists(path):
+                os.unlink(path)  # of the one before
             self.listener.bind(path)
             self.url = f"unix://{path}"
         self.listener.listen(16)

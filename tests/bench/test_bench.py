@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 
 sys.dont_write_bytecode = True
@@ -43,6 +45,14 @@ def from_the_top(histogram, place):
         if place <= 0:
             return highest_of(index)
     raise ValueError("fewer samples than that")
+
+
+def command_of(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8") as text:
+            return text.read().replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def is_sound(run):
@@ -140,10 +150,16 @@ class Scenarios(Bench):
         file = self.measure("slow", "--server-cmd", command, "--no-floor", "--size", "128", *BRIEF)
         self.assertEqual(file["runs"][0]["scenario_figures"]["stalled_closed"], 1)
 
+    def test_slow_readers_are_in_no_figure(self):
+        for run in self.run_scenario("slow", "--rate", "500", drivers=DRIVERS):
+            self.assertEqual((run["sent"], run["received"], run["latency"]["count"]), (150, 300, 300))
+
     def test_conns(self):
         for run in self.run_scenario("conns", "--connections", "200", drivers=DRIVERS):
             self.assertEqual((run["received"], run["latency"]["count"]), (200, 200))
             self.assertGreater(run["scenario_figures"]["connects_per_s"], 10)
+        for run in self.run_scenario("conns", "--connections", "3"):
+            self.assertEqual(run["received"], 3)
 
     def test_subs(self):
         for arguments in (["--rate", "0"], ["--rate", "300"]):
@@ -220,6 +236,27 @@ class Faults(Bench):
         self.assertEqual(run["wrong"], 1)
         self.assertIn("wrong reply", run["failed"])
 
+    def test_wrong_time_in_the_smallest_payload(self):
+        def change(_, frame):
+            return frame[:-10] + bytes([frame[-10] ^ 1]) + frame[-9:]
+
+        for scenario in (["rtt"], ["load", "--rate", "200"], ["pub", "--rate", "200"], ["pub"]):
+            self.assertGreater(self.run_against(change, *scenario)["wrong"], 0, scenario)
+
+    def test_late_reply_stops_nobody_else(self):
+        def delay(target, frame):
+            threading.Timer(0.2, target.send, [frame]).start()
+            return b""
+
+        broker = FakeBroker(self.directory.name, delay)
+        self.addCleanup(broker.close)
+        run = self.measure("workers", "--requesters", "4", "--responders", "1", "--url", broker.url,
+                           "--no-floor", *BRIEF, "--warmup", "0ms")["runs"][0]
+        self.assertGreater(run["latency"]["max_ns"], 150000000)
+        self.assertEqual(run["missed"], 0)
+        fast = sum(count for index, count in run["latency"]["buckets"] if highest_of(index) < 100000000)
+        self.assertGreater(fast, 100)
+
     def test_lost_reply(self):
         run = self.run_against(lambda *_: b"", "load", "--rate", "200")
         self.assertEqual(run["timeouts"], 1)
@@ -239,6 +276,25 @@ class Faults(Bench):
     def test_doubled_message(self):
         run = self.run_against(lambda _, frame: frame * 2, "pub", "--rate", "200")
         self.assertEqual(run["doubled"], 1)
+
+    def test_server_that_is_killed(self):
+        bench = subprocess.Popen([BENCH, "rtt", "--server-cmd", SERVER, "--no-floor", "--duration", "20s",
+                                  "--json", self.path("out.json")], stderr=subprocess.PIPE, text=True)
+        bench.stderr.readline()  # "run 1 of 1"
+        children = f"/proc/{bench.pid}/task/{bench.pid}/children"
+        victim = None
+        while victim is None:
+            with open(children, encoding="ascii") as text:
+                pids = text.read().split()
+            victim = next((pid for pid in pids if command_of(pid).startswith(SERVER)), None)
+        time.sleep(0.3)
+        os.kill(int(victim), signal.SIGKILL)
+        _, errors = bench.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(bench.returncode, 1, errors)
+        with open(self.path("out.json"), encoding="utf-8") as text:
+            run = json.load(text)["runs"][0]
+        self.assertIsNotNone(run["failed"])
+        self.assertIsNone(run["server"])
 
     def test_load_that_falls_behind(self):
         done = run_bench("load", "--server-cmd", SERVER, "--rate", "3000000", "--no-floor", *BRIEF)
