@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "environment.h"
+#include "interrupt.h"
 #include "party.h"
 #include "progress.h"
 #include "server.h"
@@ -149,6 +150,7 @@ static void live(struct run *run, uint32_t index, pid_t parent)
     /* Ends with the parent, and sleeps until when it asked for instead of 50 us longer. */
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)prctl(PR_SET_TIMERSLACK, 1ul);
+    (void)signal(SIGINT, SIG_IGN); /* the parent gets it too, and ends the run */
     if (getppid() != parent)
         _exit(EXIT_FAILURE); /* it ended before the first of these calls */
     if (run->options->load_cpus != NULL &&
@@ -225,6 +227,8 @@ static void watch(struct run *run)
     }
     if (has_server_ended(run->options->server_pid))
         fail(run, "the server has ended");
+    if (midge_interrupt_signal() != 0)
+        fail(run, "interrupted");
 }
 
 /* Until `count` reaches `wanted`. @return false: failed, or not by then */
