@@ -121,10 +121,14 @@ static void complain_with_output(const struct midge_server *server, const char *
     show(tail, len);
 }
 
-/* The socket's file has the name of the output's, with another end. */
+/* The socket's file has the name of the output's, with another end. What was not started here, as a
+ * relay, has neither. */
 static void remove_socket(const struct midge_server *server)
 {
     char path[MIDGE_SERVER_PATH_CAP + sizeof socket_suffix];
+
+    if (server->log_path[0] == '\0')
+        return;
     const size_t len = strlen(server->log_path) - (sizeof log_suffix - 1);
 
     (void)snprintf(path, sizeof path, "%.*s%s", (int)len, server->log_path, socket_suffix);

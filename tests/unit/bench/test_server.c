@@ -354,6 +354,25 @@ Test(server, one_that_ignores_sigterm_is_killed)
     cr_expect_eq(errno, ESRCH);
 }
 
+Test(server, what_has_no_output_file_has_no_socket_to_remove)
+{
+    struct midge_server relay = {.name = "relay"};
+
+    cr_assert_eq(chdir(directory), 0);
+    const int fd = open(".sock", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    cr_assert_geq(fd, 0);
+    (void)close(fd);
+    relay.pid = fork();
+    cr_assert_geq(relay.pid, 0);
+    if (relay.pid == 0) {
+        (void)pause();
+        _exit(0);
+    }
+    midge_server_stop(&relay);
+    cr_assert_eq(unlink(".sock"), 0, "it was not its own");
+}
+
 Test(server, version_is_one_line)
 {
     char version[128];
