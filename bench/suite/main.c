@@ -106,7 +106,7 @@ int main(int argc, char **argv)
             json_object_set(file, "command_line", command_line);
             if (options.title != NULL)
                 json_object_set_new(file, "title", json_string(options.title));
-            if (options.json_path == NULL || strcmp(options.json_path, "-") != 0)
+            if (midge_output_stdout_count(&options) == 0)
                 midge_output_print(file);
             status = midge_output_write(&options, file);
         }

@@ -34,6 +34,38 @@ double midge_metric_of(const json_t *run, enum midge_metric_index metric)
     return json_number_value(value);
 }
 
+bool midge_metric_is_of(enum midge_metric_index metric, const struct midge_run_options *run)
+{
+    const bool is_idle = run->scenario == MIDGE_RUN_CONNS;
+
+    switch (metric) {
+    case MIDGE_METRIC_P50:
+    case MIDGE_METRIC_P90:
+    case MIDGE_METRIC_P99:
+    case MIDGE_METRIC_P999:
+    case MIDGE_METRIC_P9999:
+    case MIDGE_METRIC_MAX:
+        /* As fast as it goes, latency would be that of the queues. */
+        return run->rate > 0 || is_idle || run->scenario == MIDGE_RUN_RTT ||
+               run->scenario == MIDGE_RUN_WORKERS;
+    case MIDGE_METRIC_CPU:
+    case MIDGE_METRIC_RATE:
+    case MIDGE_METRIC_LOAD_CPU:
+    case MIDGE_METRIC_CORES:
+    case MIDGE_METRIC_LOAD_CORES:
+        return !is_idle;
+    case MIDGE_METRIC_RESIDENT:
+        return true;
+    case MIDGE_METRIC_EACH:
+        return is_idle || run->scenario == MIDGE_RUN_SUBS;
+    case MIDGE_METRIC_LOAD_EACH:
+        return is_idle;
+    case MIDGE_METRICS:
+        break;
+    }
+    return false;
+}
+
 enum midge_status midge_metric_find(const char *name, uint32_t *metric_out)
 {
     for (uint32_t i = 0; i < MIDGE_METRICS; i++) {

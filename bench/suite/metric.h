@@ -13,6 +13,7 @@
 
 #include "midge/compiler.h"
 #include "midge/status.h"
+#include "run.h"
 
 enum midge_metric_index {
     MIDGE_METRIC_P50 = 0,
@@ -47,7 +48,11 @@ extern const struct midge_metric midge_metrics[MIDGE_METRICS];
 /** The value of a run; NAN where it is unknown or the run has failed. */
 double midge_metric_of(const json_t *run, enum midge_metric_index metric);
 
-/** The metric of that name. @return MIDGE_OK; E_CONFIG */
+/** True if runs like that have this figure, as far as one can say beforehand. */
+MIDGE_MUST_CHECK bool midge_metric_is_of(enum midge_metric_index metric,
+                                         const struct midge_run_options *run);
+
+/** The metric of that name, if it is one that is compared. @return MIDGE_OK; E_CONFIG */
 MIDGE_MUST_CHECK enum midge_status midge_metric_find(const char *name, uint32_t *metric_out);
 
 #endif

@@ -8,7 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "endpoint.h"
 #include "metric.h"
+#include "midge/compiler.h"
+#include "output.h"
+#include "place.h"
+#include "server.h"
+#include "subject.h"
 
 static const char usage[] =
     "usage: midge-bench SCENARIO  --url URL | --server-cmd 'COMMAND'  [OPTION...]\n"
@@ -52,125 +58,143 @@ static const char usage[] =
     "Place\n"
     "  --place free|one|apart   nothing is bound; server and load share one CPU; each has half of "
     "them\n"
-    "  --server-cpus LIST  --load-cpus LIST   such as 0,2-3\n"
+    "  --server-cpus LIST  --load-cpus LIST   such as 0,2-3; only the latter with --url\n"
     "Comparison\n"
     "  --a-driver NAME  --b-driver NAME  --c-driver NAME   of one server, to compare libraries; a\n"
     "                        server that has no command then is that of --a\n"
     "  --rounds N            with a fresh server each, in rotating order (10)\n"
     "  --metric NAME         the primary one, named beforehand: p50 p90 p99 p99.9 p99.99 max cpu "
     "rate\n"
-    "                        rss each load-cpu\n"
+    "                        rss each load-cpu load-each\n"
     "  --aim AIM             what --a should reach: 'p50<=1.10*floor', 'cpu<=0.5*b', 'each<=200'\n"
     "Output\n"
     "  --json FILE  --hgrm DIRECTORY  --report FILE  -o FILE  --title TEXT  --quiet\n"
     "  --help  --version\n"
     "\n"
-    "Exit status: 0; 1 if a run failed and its figures do not count; 2 for a wrong command line.\n"
+    "Exit status: 0; 1 if a run failed and its figures do not count; 2 for a wrong command line;\n"
+    "130 or 143 if a signal ended it.\n"
     "Example: midge-bench compare --a midge-server --b nats-server\n";
 
-enum option_id {
-    OPTION_TRANSPORT = 256,
-    OPTION_NO_FLOOR,
-    OPTION_RELAY,
-    OPTION_DRIVER,
-    OPTION_A_DRIVER,
-    OPTION_B_DRIVER,
-    OPTION_C_DRIVER,
-    OPTION_AIM,
-    OPTION_HEADERS,
-    OPTION_ARRIVALS,
-    OPTION_RESPONDER,
-    OPTION_SPIN,
-    OPTION_PLACE,
-    OPTION_SERVER_CPUS,
-    OPTION_LOAD_CPUS,
-    OPTION_METRIC,
-    OPTION_QUIET,
-    OPTION_HELP,
-    OPTION_VERSION,
-    OPTION_TEXT,                      /* and from here on: index into texts */
-    OPTION_NUMBER = OPTION_TEXT + 32, /* and from here on: index into numbers */
+/* Sets of scenarios and of commands. */
+#define OF(scenario)  (1u << MIDGE_RUN_##scenario)
+#define REQUESTS      (OF(RTT) | OF(LOAD) | OF(WORKERS))
+#define PUBLISHING    (OF(PUB) | OF(FANOUT) | OF(SLOW))
+#define RELAYED       (OF(RTT) | OF(LOAD) | OF(PUB) | OF(FANOUT))
+#define ANY           (OF(SCENARIOS) - 1)
+#define FOR(command)  (1u << MIDGE_COMMAND_##command)
+#define ONE_SERVER    (FOR(RUN) | FOR(CURVE))
+#define MEASURING     (FOR(RUN) | FOR(CURVE) | FOR(COMPARE))
+#define EVERY_COMMAND (MEASURING | FOR(REPORT))
+
+enum option_kind {
+    OPTION_TEXT = 0, /* kept as it is */
+    OPTION_NUMBER,   /* of 32 bits */
+    OPTION_TIME,     /* a number of ms, with a unit */
+    OPTION_FLAG,     /* true if it is there */
+    OPTION_WORD,     /* what has a parser of its own */
 };
 
-/* Options that are kept as they are. */
-static const struct text_option {
+struct parse;
+
+static enum midge_status parse_transport(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_driver(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_arrivals(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_responder(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_place(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_cpus(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_aim(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_metric(struct parse *parse, const char *name, const char *text);
+
+#define FIELD(field) offsetof(struct midge_bench_options, field)
+
+/* Every option, and for what it is: one that would change nothing is refused. */
+static const struct row {
     const char *name;
-    size_t off;
-} texts[] = {
-    {"url", offsetof(struct midge_bench_options, url)},
-    {"server-cmd",
-     offsetof(struct midge_bench_options, servers[0])}, /* what a comparison calls a */
-    {"a", offsetof(struct midge_bench_options, servers[0])},
-    {"b", offsetof(struct midge_bench_options, servers[1])},
-    {"c", offsetof(struct midge_bench_options, servers[2])},
-    {"title", offsetof(struct midge_bench_options, title)},
-    {"json", offsetof(struct midge_bench_options, json_path)},
-    {"hgrm", offsetof(struct midge_bench_options, hgrm_path)},
-    {"report", offsetof(struct midge_bench_options, report_path)},
-};
-
-#define TEXTS (sizeof texts / sizeof texts[0])
-
-#define RUN(field) offsetof(struct midge_bench_options, run.field)
-
-/* Options that are a number of 32 bits. */
-static const struct number_option {
-    const char *name;
-    size_t off;
+    uint32_t scenarios;
+    uint32_t commands;
+    enum option_kind kind;
+    size_t off; /* of its field; not for words */
     uint32_t min;
     uint32_t max;
-    bool is_time; /* in ms, with a unit */
-} numbers[] = {
-    {"size", RUN(size), MIDGE_RUN_SIZE_MIN, MIDGE_RUN_SIZE_MAX, false},
-    {"rate", RUN(rate), 0, MIDGE_RUN_RATE_MAX, false},
-    {"requesters", RUN(requesters), 1, MIDGE_RUN_CONNS_MAX, false},
-    {"responders", RUN(responders), 1, MIDGE_RUN_CONNS_MAX, false},
-    {"in-flight", RUN(in_flight), 1, MIDGE_RUN_IN_FLIGHT_MAX, false},
-    {"publishers", RUN(publishers), 1, MIDGE_RUN_PUBLISHERS_MAX, false},
-    {"subscribers", RUN(subscribers), 0, MIDGE_RUN_CONNS_MAX, false},
-    {"stalled", RUN(stalled), 1, 8, false},
-    {"window", RUN(window), 1, 10000000, false},
-    {"connections", RUN(connections), 1, MIDGE_RUN_IDLE_MAX, false},
-    {"subscriptions", RUN(subscriptions), 1, 10000000, false},
-    {"changes", RUN(changes), 0, 1000000, false},
-    {"duration", RUN(duration_ms), 10, 3600000, true},
-    {"warmup", RUN(warmup_ms), 0, 600000, true},
-    {"timeout", RUN(timeout_ms), 10, 600000, true},
-    {"server-pid", RUN(server_pid), 1, 4194304, false},
-    {"seed", RUN(seed), 0, UINT32_MAX, false},
-    {"rounds", offsetof(struct midge_bench_options, rounds), 1, MIDGE_STATISTICS_ROUNDS_MAX, false},
-    {"rate-max", offsetof(struct midge_bench_options, rate_max), 1, MIDGE_RUN_RATE_MAX, false},
+    enum midge_status (*word_cb)(struct parse *parse, const char *name, const char *text);
+} rows[] = {
+    {"url", ANY, ONE_SERVER, OPTION_TEXT, FIELD(url), 0, 0, NULL},
+    {"server-cmd", ANY, ONE_SERVER, OPTION_TEXT, FIELD(servers[0]), 0, 0, NULL},
+    {"server-pid", ANY, ONE_SERVER, OPTION_NUMBER, FIELD(run.server_pid), 1, 4194304, NULL},
+    {"transport", ANY, MEASURING, OPTION_WORD, 0, 0, 0, parse_transport},
+    {"no-floor", ANY, MEASURING, OPTION_FLAG, FIELD(is_without_floor), 0, 0, NULL},
+    {"relay", RELAYED, MEASURING, OPTION_FLAG, FIELD(run.is_relay), 0, 0, NULL},
+    {"driver", ANY & ~OF(SUBS), MEASURING, OPTION_WORD, 0, 0, 0, parse_driver},
+    {"size", ANY & ~OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.size), MIDGE_RUN_SIZE_MIN,
+     MIDGE_RUN_SIZE_MAX, NULL},
+    {"headers", REQUESTS | PUBLISHING, MEASURING, OPTION_FLAG, FIELD(run.has_headers), 0, 0, NULL},
+    {"rate", ANY & ~OF(RTT) & ~OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.rate), 0,
+     MIDGE_RUN_RATE_MAX, NULL},
+    {"arrivals", ANY & ~OF(RTT) & ~OF(CONNS), MEASURING, OPTION_WORD, 0, 0, 0, parse_arrivals},
+    {"requesters", OF(LOAD) | OF(WORKERS), MEASURING, OPTION_NUMBER, FIELD(run.requesters), 1,
+     MIDGE_RUN_CONNS_MAX, NULL},
+    {"responders", OF(LOAD) | OF(WORKERS), MEASURING, OPTION_NUMBER, FIELD(run.responders), 1,
+     MIDGE_RUN_CONNS_MAX, NULL},
+    {"in-flight", OF(WORKERS), MEASURING, OPTION_NUMBER, FIELD(run.in_flight), 1,
+     MIDGE_RUN_IN_FLIGHT_MAX, NULL},
+    {"publishers", PUBLISHING, MEASURING, OPTION_NUMBER, FIELD(run.publishers), 1,
+     MIDGE_RUN_PUBLISHERS_MAX, NULL},
+    {"subscribers", PUBLISHING, MEASURING, OPTION_NUMBER, FIELD(run.subscribers), 0,
+     MIDGE_RUN_CONNS_MAX, NULL},
+    {"stalled", OF(SLOW), MEASURING, OPTION_NUMBER, FIELD(run.stalled), 1, 8, NULL},
+    {"connections", OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.connections), 1,
+     MIDGE_RUN_IDLE_MAX, NULL},
+    {"subscriptions", OF(SUBS), MEASURING, OPTION_NUMBER, FIELD(run.subscriptions), 1, 10000000,
+     NULL},
+    {"changes", OF(SUBS), MEASURING, OPTION_NUMBER, FIELD(run.changes), 0, 1000000, NULL},
+    {"window", PUBLISHING, MEASURING, OPTION_NUMBER, FIELD(run.window), 1, 10000000, NULL},
+    {"seed", ANY & ~OF(RTT) & ~OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.seed), 0, UINT32_MAX,
+     NULL},
+    {"responder", REQUESTS, MEASURING, OPTION_WORD, 0, 0, 0, parse_responder},
+    {"duration", ANY, MEASURING, OPTION_TIME, FIELD(run.duration_ms), 10, 3600000, NULL},
+    {"warmup", ANY & ~OF(CONNS), MEASURING, OPTION_TIME, FIELD(run.warmup_ms), 0, 600000, NULL},
+    {"timeout", ANY, MEASURING, OPTION_TIME, FIELD(run.timeout_ms), 10, 600000, NULL},
+    {"rate-max", ANY, FOR(CURVE), OPTION_NUMBER, FIELD(rate_max), 1, MIDGE_RUN_RATE_MAX, NULL},
+    {"spin", ANY & ~OF(CONNS), MEASURING, OPTION_FLAG, FIELD(run.is_spinning), 0, 0, NULL},
+    {"place", ANY, MEASURING, OPTION_WORD, 0, 0, 0, parse_place},
+    {"server-cpus", ANY, MEASURING, OPTION_WORD, 0, 0, 0, parse_cpus},
+    {"load-cpus", ANY, MEASURING, OPTION_WORD, 0, 0, 0, parse_cpus},
+    {"a", ANY, FOR(COMPARE), OPTION_TEXT, FIELD(servers[0]), 0, 0, NULL},
+    {"b", ANY, FOR(COMPARE), OPTION_TEXT, FIELD(servers[1]), 0, 0, NULL},
+    {"c", ANY, FOR(COMPARE), OPTION_TEXT, FIELD(servers[2]), 0, 0, NULL},
+    {"a-driver", ANY & ~OF(SUBS), FOR(COMPARE), OPTION_WORD, 0, 0, 0, parse_driver},
+    {"b-driver", ANY & ~OF(SUBS), FOR(COMPARE), OPTION_WORD, 0, 0, 0, parse_driver},
+    {"c-driver", ANY & ~OF(SUBS), FOR(COMPARE), OPTION_WORD, 0, 0, 0, parse_driver},
+    {"rounds", ANY, FOR(COMPARE), OPTION_NUMBER, FIELD(rounds), 1, MIDGE_STATISTICS_ROUNDS_MAX,
+     NULL},
+    {"metric", ANY, FOR(COMPARE), OPTION_WORD, 0, 0, 0, parse_metric},
+    {"aim", ANY, FOR(COMPARE), OPTION_WORD, 0, 0, 0, parse_aim},
+    {"json", ANY, MEASURING, OPTION_TEXT, FIELD(json_path), 0, 0, NULL},
+    {"hgrm", ANY, MEASURING, OPTION_TEXT, FIELD(hgrm_path), 0, 0, NULL},
+    {"report", ANY, EVERY_COMMAND, OPTION_TEXT, FIELD(report_path), 0, 0, NULL},
+    {"title", ANY, MEASURING, OPTION_TEXT, FIELD(title), 0, 0, NULL},
+    {"quiet", ANY, MEASURING, OPTION_FLAG, FIELD(is_quiet), 0, 0, NULL},
 };
 
-#define NUMBERS (sizeof numbers / sizeof numbers[0])
+#define ROWS (sizeof rows / sizeof rows[0])
 
-static const struct option words[] = {
-    {"transport", required_argument, NULL, OPTION_TRANSPORT},
-    {"no-floor", no_argument, NULL, OPTION_NO_FLOOR},
-    {"relay", no_argument, NULL, OPTION_RELAY},
-    {"driver", required_argument, NULL, OPTION_DRIVER},
-    {"a-driver", required_argument, NULL, OPTION_A_DRIVER},
-    {"b-driver", required_argument, NULL, OPTION_B_DRIVER},
-    {"c-driver", required_argument, NULL, OPTION_C_DRIVER},
-    {"aim", required_argument, NULL, OPTION_AIM},
-    {"headers", no_argument, NULL, OPTION_HEADERS},
-    {"arrivals", required_argument, NULL, OPTION_ARRIVALS},
-    {"responder", required_argument, NULL, OPTION_RESPONDER},
-    {"spin", no_argument, NULL, OPTION_SPIN},
-    {"place", required_argument, NULL, OPTION_PLACE},
-    {"server-cpus", required_argument, NULL, OPTION_SERVER_CPUS},
-    {"load-cpus", required_argument, NULL, OPTION_LOAD_CPUS},
-    {"metric", required_argument, NULL, OPTION_METRIC},
-    {"quiet", no_argument, NULL, OPTION_QUIET},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+/* What getopt returns for the first row: no letter. */
+#define FIRST_ID 256
+
+struct parse {
+    struct midge_bench_options *options; /* borrow */
+    bool is_given[ROWS];
 };
-
-#define WORDS (sizeof words / sizeof words[0])
 
 static enum midge_status refuse(const char *option, const char *value, const char *wanted)
 {
-    (void)fprintf(stderr, "midge-bench: %s %s: wanted is %s\n", option, value, wanted);
+    (void)fprintf(stderr, "midge-bench: --%s %s: wanted is %s\n", option, value, wanted);
+    return MIDGE_E_CONFIG;
+}
+
+static enum midge_status refuse_argument(const char *value, const char *wanted)
+{
+    (void)fprintf(stderr, "midge-bench: %s: wanted is %s\n", value, wanted);
     return MIDGE_E_CONFIG;
 }
 
@@ -190,7 +214,6 @@ static void set_defaults(struct midge_bench_options *options, enum midge_run_sce
     run->duration_ms = 5000;
     run->timeout_ms = 5000;
     run->seed = 1;
-    options->has_floor = true;
     options->rounds = 10;
     options->rate_max = 1000000;
     options->metric = MIDGE_METRIC_P50;
@@ -237,14 +260,14 @@ static bool parse_scenario(const char *text, struct midge_bench_options *options
     return false;
 }
 
-static enum midge_status parse_number(const struct number_option *option, const char *text,
+static enum midge_status parse_number(const struct row *option, const char *text,
                                       struct midge_bench_options *options)
 {
     static const struct {
         const char *text;
         uint64_t ms;
     } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}};
-    char name[32];
+    const bool is_time = option->kind == OPTION_TIME;
     char wanted[80];
     char *end = NULL;
     uint64_t value = 0;
@@ -252,7 +275,7 @@ static enum midge_status parse_number(const struct number_option *option, const 
 
     errno = 0;
     value = strtoull(text, &end, 10);
-    if (option->is_time) {
+    if (is_time) {
         uint64_t ms = 0;
 
         for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
@@ -267,45 +290,14 @@ static enum midge_status parse_number(const struct number_option *option, const 
         return MIDGE_OK;
     }
     (void)snprintf(wanted, sizeof wanted,
-                   option->is_time ? "a time such as 500ms, 5s or 2m, from %u to %u ms"
-                                   : "a number from %u to %u",
+                   is_time ? "a time such as 500ms, 5s or 2m, from %u to %u ms"
+                           : "a number from %u to %u",
                    option->min, option->max);
-    (void)snprintf(name, sizeof name, "--%s", option->name);
-    return refuse(name, text, wanted);
-}
-
-/* "0,2-3" */
-static enum midge_status parse_cpus(const char *option, const char *text, cpu_set_t *cpus_out)
-{
-    const char *at = text;
-
-    CPU_ZERO(cpus_out);
-    for (;;) {
-        char *end = NULL;
-        unsigned long first = 0;
-        unsigned long last = 0;
-
-        if (*at < '0' || *at > '9')
-            break;
-        first = strtoul(at, &end, 10);
-        last = first;
-        if (*end == '-' && end[1] >= '0' && end[1] <= '9')
-            last = strtoul(end + 1, &end, 10);
-        if (first > last || last >= CPU_SETSIZE)
-            break;
-        for (unsigned long cpu = first; cpu <= last; cpu++)
-            CPU_SET(cpu, cpus_out);
-        if (*end == '\0')
-            return MIDGE_OK;
-        if (*end != ',')
-            break;
-        at = end + 1;
-    }
-    return refuse(option, text, "a list of CPUs such as 0,2-3");
+    return refuse(option->name, text, wanted);
 }
 
 /* One of two words. */
-static enum midge_status parse_choice(const char *option, const char *text, const char *no,
+static enum midge_status parse_choice(const char *name, const char *text, const char *no,
                                       const char *yes, bool *is_yes_out)
 {
     char wanted[64];
@@ -314,141 +306,97 @@ static enum midge_status parse_choice(const char *option, const char *text, cons
     if (*is_yes_out || strcmp(text, no) == 0)
         return MIDGE_OK;
     (void)snprintf(wanted, sizeof wanted, "%s or %s", no, yes);
-    return refuse(option, text, wanted);
+    return refuse(name, text, wanted);
 }
 
-static enum midge_status parse_place(const char *text, struct midge_bench_options *options)
+static enum midge_status parse_transport(struct parse *parse, const char *name, const char *text)
 {
-    for (uint32_t i = MIDGE_PLACE_FREE; i <= MIDGE_PLACE_APART; i++) {
-        if (strcmp(text, midge_place_name((enum midge_place)i)) == 0) {
-            options->place = (enum midge_place)i;
-            return MIDGE_OK;
-        }
-    }
-    return refuse("--place", text, "free, one or apart");
+    return parse_choice(name, text, "tcp", "unix", &parse->options->is_unix);
 }
 
-static enum midge_status parse_driver(const char *option, const char *text,
-                                      const struct midge_driver_kind **driver_out)
+/* "driver", or "a-driver" and so on. */
+static enum midge_status parse_driver(struct parse *parse, const char *name, const char *text)
 {
-    *driver_out = midge_driver_find(text);
-    return *driver_out != NULL ? MIDGE_OK : refuse(option, text, midge_driver_names());
+    const struct midge_driver_kind *driver = midge_driver_find(text);
+
+    if (driver == NULL)
+        return refuse(name, text, midge_driver_names());
+    if (name[1] == '-')
+        parse->options->drivers[name[0] - 'a'] = driver;
+    else
+        parse->options->run.driver = driver;
+    return MIDGE_OK;
 }
 
-static enum midge_status parse_aim(const char *text, struct midge_bench_options *options)
+static enum midge_status parse_arrivals(struct parse *parse, const char *name, const char *text)
 {
+    bool is_poisson = false;
+    const enum midge_status status = parse_choice(name, text, "fixed", "poisson", &is_poisson);
+
+    parse->options->run.arrivals = is_poisson ? MIDGE_RUN_POISSON : MIDGE_RUN_FIXED;
+    return status;
+}
+
+static enum midge_status parse_responder(struct parse *parse, const char *name, const char *text)
+{
+    return parse_choice(name, text, "own", "apart", &parse->options->run.is_responder_apart);
+}
+
+static enum midge_status parse_place(struct parse *parse, const char *name, const char *text)
+{
+    return midge_place_find(text, &parse->options->place) == MIDGE_OK
+               ? MIDGE_OK
+               : refuse(name, text, "free, one or apart");
+}
+
+static enum midge_status parse_cpus(struct parse *parse, const char *name, const char *text)
+{
+    struct midge_bench_options *options = parse->options;
+    cpu_set_t *cpus = name[0] == 's' ? &options->server_cpus : &options->load_cpus;
+
+    return midge_place_read_list(text, cpus) == MIDGE_OK
+               ? MIDGE_OK
+               : refuse(name, text, "a list of CPUs such as 0,2-3");
+}
+
+static enum midge_status parse_aim(struct parse *parse, const char *name, const char *text)
+{
+    struct midge_bench_options *options = parse->options;
+
     if (options->aim_count < MIDGE_OPTIONS_AIMS_MAX &&
         midge_aim_parse(text, &options->aims[options->aim_count]) == MIDGE_OK) {
         options->aim_count++;
         return MIDGE_OK;
     }
-    return refuse("--aim", text, "such as 'p50<=1.10*floor' or 'each<=200', at most eight times");
+    return refuse(name, text, "such as 'p50<=1.10*floor' or 'each<=200', at most eight times");
 }
 
-static enum midge_status parse_metric(const char *text, struct midge_bench_options *options)
+static enum midge_status parse_metric(struct parse *parse, const char *name, const char *text)
 {
-    return midge_metric_find(text, &options->metric) == MIDGE_OK
+    return midge_metric_find(text, &parse->options->metric) == MIDGE_OK
                ? MIDGE_OK
-               : refuse("--metric", text,
-                        "p50, p90, p99, p99.9, p99.99, max, cpu, rate, rss, each or load-cpu");
+               : refuse(name, text,
+                        "p50, p90, p99, p99.9, p99.99, max, cpu, rate, rss, each, load-cpu or "
+                        "load-each");
 }
 
-/* Options that are not a number. @return E_CONFIG: said */
-static enum midge_status parse_word(int id, const char *value, struct midge_bench_options *options)
+static enum midge_status parse_option(struct parse *parse, const struct row *row, const char *text)
 {
-    bool is_yes = false;
-    enum midge_status status = MIDGE_OK;
+    uint8_t *field = (uint8_t *)parse->options + row->off;
 
-    switch (id) {
-    case OPTION_TRANSPORT:
-        return parse_choice("--transport", value, "tcp", "unix", &options->is_unix);
-    case OPTION_NO_FLOOR:
-        options->has_floor = false;
+    parse->is_given[row - rows] = true;
+    switch (row->kind) {
+    case OPTION_TEXT:
+        memcpy(field, &text, sizeof text);
         break;
-    case OPTION_RELAY:
-        options->run.is_relay = true;
+    case OPTION_NUMBER:
+    case OPTION_TIME:
+        return parse_number(row, text, parse->options);
+    case OPTION_FLAG:
+        *(bool *)field = true;
         break;
-    case OPTION_DRIVER:
-        return parse_driver("--driver", value, &options->run.driver);
-    case OPTION_A_DRIVER:
-    case OPTION_B_DRIVER:
-    case OPTION_C_DRIVER:
-        return parse_driver("--?-driver", value, &options->drivers[id - OPTION_A_DRIVER]);
-    case OPTION_AIM:
-        return parse_aim(value, options);
-    case OPTION_HEADERS:
-        options->run.has_headers = true;
-        break;
-    case OPTION_ARRIVALS:
-        status = parse_choice("--arrivals", value, "fixed", "poisson", &is_yes);
-        options->run.arrivals = is_yes ? MIDGE_RUN_POISSON : MIDGE_RUN_FIXED;
-        return status;
-    case OPTION_RESPONDER:
-        return parse_choice("--responder", value, "own", "apart", &options->run.is_responder_apart);
-    case OPTION_SPIN:
-        options->run.is_spinning = true;
-        break;
-    case OPTION_PLACE:
-        return parse_place(value, options);
-    case OPTION_SERVER_CPUS:
-        options->place = MIDGE_PLACE_LISTS;
-        return parse_cpus("--server-cpus", value, &options->server_cpus);
-    case OPTION_LOAD_CPUS:
-        options->place = MIDGE_PLACE_LISTS;
-        return parse_cpus("--load-cpus", value, &options->load_cpus);
-    case OPTION_METRIC:
-        return parse_metric(value, options);
-    case OPTION_QUIET:
-        options->is_quiet = true;
-        break;
-    default:
-        return MIDGE_E_CONFIG; /* getopt has said why */
-    }
-    return MIDGE_OK;
-}
-
-/* The CPUs of server and load. */
-static enum midge_status set_cpus(struct midge_bench_options *options)
-{
-    cpu_set_t allowed;
-    uint32_t seen = 0;
-
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
-        (void)fprintf(stderr, "midge-bench: CPU affinity: %s\n", strerror(errno));
-        return MIDGE_E_SYSTEM;
-    }
-    options->all_cpus = allowed;
-    if (options->place == MIDGE_PLACE_LISTS) {
-        if (CPU_COUNT(&options->server_cpus) == 0 || CPU_COUNT(&options->load_cpus) == 0) {
-            (void)fprintf(stderr, "midge-bench: --server-cpus and --load-cpus go together\n");
-            return MIDGE_E_CONFIG;
-        }
-        CPU_OR(&options->all_cpus, &options->server_cpus, &options->load_cpus);
-        return MIDGE_OK;
-    }
-    CPU_ZERO(&options->server_cpus);
-    CPU_ZERO(&options->load_cpus);
-    const uint32_t count = (uint32_t)CPU_COUNT(&allowed);
-
-    for (uint32_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, &allowed))
-            continue;
-        seen++;
-        if (options->place == MIDGE_PLACE_ONE) {
-            /* The last one: interrupts like the first. */
-            if (seen == count) {
-                CPU_SET(cpu, &options->server_cpus);
-                CPU_SET(cpu, &options->load_cpus);
-            }
-        } else {
-            CPU_SET(cpu, seen > count / 2 ? &options->server_cpus : &options->load_cpus);
-        }
-    }
-    if (options->place == MIDGE_PLACE_ONE)
-        options->all_cpus = options->server_cpus;
-    if (options->place == MIDGE_PLACE_APART && count < 2) {
-        (void)fprintf(stderr, "midge-bench: --place apart needs two CPUs\n");
-        return MIDGE_E_CONFIG;
+    case OPTION_WORD:
+        return row->word_cb(parse, row->name, text);
     }
     return MIDGE_OK;
 }
@@ -459,37 +407,187 @@ static enum midge_status complain(const char *text)
     return MIDGE_E_CONFIG;
 }
 
-/* What the options are to each other. */
-static enum midge_status check(struct midge_bench_options *options)
+static bool is_given(const struct parse *parse, const char *name)
 {
-    const struct midge_run_options *run = &options->run;
+    for (size_t i = 0; i < ROWS; i++) {
+        if (strcmp(rows[i].name, name) == 0)
+            return parse->is_given[i];
+    }
+    MIDGE_ASSERT(false);
+    return false;
+}
 
+/* What is measured, for messages. */
+static const char *name_of(const struct midge_bench_options *options)
+{
     if (options->command == MIDGE_COMMAND_REPORT)
-        return options->report_path == NULL ? complain("report needs -o FILE") : MIDGE_OK;
+        return "report";
+    if (options->command == MIDGE_COMMAND_CURVE)
+        return "curve";
+    return midge_run_scenario_name(options->run.scenario);
+}
+
+/* Options that would change nothing here. */
+static enum midge_status check_scope(const struct parse *parse)
+{
+    const struct midge_bench_options *options = parse->options;
+
+    for (size_t i = 0; i < ROWS; i++) {
+        if (!parse->is_given[i])
+            continue;
+        if ((rows[i].commands & 1u << options->command) == 0) {
+            (void)fprintf(stderr, "midge-bench: --%s is not for %s%s; see --help\n", rows[i].name,
+                          options->command == MIDGE_COMMAND_COMPARE ? "compare " : "",
+                          name_of(options));
+            return MIDGE_E_CONFIG;
+        }
+        if ((rows[i].scenarios & 1u << options->run.scenario) == 0) {
+            (void)fprintf(stderr, "midge-bench: --%s is not for %s; see --help\n", rows[i].name,
+                          name_of(options));
+            return MIDGE_E_CONFIG;
+        }
+    }
+    return MIDGE_OK;
+}
+
+static enum midge_status check_server(const struct parse *parse)
+{
+    struct midge_bench_options *options = parse->options;
+    const bool is_raw =
+        options->run.driver == &midge_driver_raw || options->run.scenario == MIDGE_RUN_SUBS;
+    struct midge_endpoint endpoint;
+
     for (uint32_t i = 1; i < MIDGE_OPTIONS_SERVERS_MAX; i++) {
         if (options->drivers[i] != NULL && options->servers[i] == NULL)
             options->servers[i] = options->servers[0];
     }
-    if (options->command == MIDGE_COMMAND_COMPARE &&
-        (options->servers[0] == NULL || options->url != NULL))
-        return complain("compare needs --a, and mostly --b: commands of servers");
-    if (options->command != MIDGE_COMMAND_COMPARE &&
-        (options->url == NULL) == (options->servers[0] == NULL))
+    if (options->command == MIDGE_COMMAND_COMPARE)
+        return options->servers[0] != NULL
+                   ? MIDGE_OK
+                   : complain("compare needs --a, and mostly --b: commands of servers");
+    if ((options->url == NULL) == (options->servers[0] == NULL))
         return complain("one of --url and --server-cmd is needed");
-    if (options->url != NULL && options->is_unix)
+    if (options->url == NULL)
+        return options->run.server_pid == 0 ? MIDGE_OK
+                                            : complain("--server-pid is for the server at --url");
+    if (options->is_unix)
         return complain("--transport is for a server that is started; say it in the URL");
-    if (options->url == NULL && run->server_pid != 0)
-        return complain("--server-pid is for the server at --url");
-    if (options->command == MIDGE_COMMAND_CURVE && run->rate == 0)
-        return complain("curve begins at a --rate above 0");
+    /* Libraries read theirs themselves: it may have a name and a password. */
+    if (strlen(options->url) >= MIDGE_SERVER_URL_CAP ||
+        (is_raw && midge_endpoint_parse(options->url, &endpoint) != MIDGE_OK))
+        return refuse("url", options->url,
+                      "nats://HOST:PORT, where HOST is an IPv4 address or localhost, or "
+                      "unix:///PATH");
+    return MIDGE_OK;
+}
+
+static enum midge_status check_load(const struct parse *parse)
+{
+    const struct midge_bench_options *options = parse->options;
+    const struct midge_run_options *run = &options->run;
+
     if (run->scenario == MIDGE_RUN_LOAD && run->rate == 0)
-        return complain("load needs a --rate above 0");
-    if (run->scenario == MIDGE_RUN_RTT &&
-        (run->rate > 0 || run->requesters > 1 || run->in_flight > 1))
-        return complain("rtt is one request in flight; load takes a rate, workers more of them");
-    if (!midge_metrics[options->metric].is_compared)
-        return complain("that metric is not compared");
-    return set_cpus(options);
+        return complain(options->command == MIDGE_COMMAND_CURVE ? "curve begins at a --rate above 0"
+                                                                : "load needs a --rate above 0");
+    if (options->command == MIDGE_COMMAND_CURVE && run->rate > options->rate_max)
+        return complain("--rate, where a curve begins, is above --rate-max, where it ends");
+    if (is_given(parse, "in-flight") && run->rate > 0)
+        return complain("--in-flight is not for a --rate, which waits for no reply");
+    if (is_given(parse, "window") && run->rate > 0)
+        return complain("--window is not for a --rate, which waits for no reader");
+    if (is_given(parse, "arrivals") && run->rate == 0)
+        return complain("--arrivals is for a --rate");
+    if (is_given(parse, "seed") && run->scenario != MIDGE_RUN_SUBS &&
+        run->arrivals != MIDGE_RUN_POISSON)
+        return complain("--seed is for what is random: --arrivals poisson, and subs");
+    if (!run->is_relay)
+        return MIDGE_OK;
+    if (run->driver != &midge_driver_raw || options->drivers[0] != NULL ||
+        options->drivers[1] != NULL || options->drivers[2] != NULL)
+        return complain(
+            "--relay is for the driver raw: a relay says nothing a library understands");
+    return midge_subject_can_be_relayed(run)
+               ? MIDGE_OK
+               : complain("--relay is for one requester and one responder, or one publisher and "
+                          "some subscribers");
+}
+
+/* Figures that the comparison cannot have. */
+static enum midge_status check_figures(const struct parse *parse)
+{
+    const struct midge_bench_options *options = parse->options;
+    const struct midge_run_options *run = &options->run;
+
+    if (!midge_metric_is_of((enum midge_metric_index)options->metric, run)) {
+        (void)fprintf(stderr, "midge-bench: --metric %s is not known of %s%s; see --help\n",
+                      midge_metrics[options->metric].name, name_of(options),
+                      run->rate == 0 && run->scenario != MIDGE_RUN_CONNS ? " without a --rate"
+                                                                         : "");
+        return MIDGE_E_CONFIG;
+    }
+    for (uint32_t i = 0; i < options->aim_count; i++) {
+        const struct midge_aim *aim = &options->aims[i];
+        const char *name = midge_metrics[aim->metric].name;
+
+        if (!midge_metric_is_of((enum midge_metric_index)aim->metric, run)) {
+            (void)fprintf(stderr, "midge-bench: --aim: %s is not known of %s; see --help\n", name,
+                          name_of(options));
+            return MIDGE_E_CONFIG;
+        }
+        /* A relay is a fork of midge-bench: what it has resident says nothing. */
+        if (aim->base[0] != '\0' &&
+            (!midge_subjects_have(options, aim->base) ||
+             (aim->metric == MIDGE_METRIC_RESIDENT && strncmp(aim->base, "floor", 5) == 0))) {
+            (void)fprintf(stderr,
+                          "midge-bench: --aim: %s of %s is not measured here; it can be of b, c, "
+                          "a-again, floor or floor-io_uring\n",
+                          name, aim->base);
+            return MIDGE_E_CONFIG;
+        }
+    }
+    return MIDGE_OK;
+}
+
+/* Where server and load run. */
+static enum midge_status check_place(const struct parse *parse)
+{
+    struct midge_bench_options *options = parse->options;
+    const bool has_lists = is_given(parse, "server-cpus") || is_given(parse, "load-cpus");
+
+    if (is_given(parse, "place") && has_lists)
+        return complain("--place says already what --server-cpus and --load-cpus do");
+    if (options->url != NULL &&
+        (is_given(parse, "server-cpus") || options->place == MIDGE_PLACE_ONE ||
+         options->place == MIDGE_PLACE_APART))
+        return complain("the server at --url stays where it is: only --load-cpus is for it");
+    if (has_lists)
+        options->place = MIDGE_PLACE_LISTS;
+    else if (!is_given(parse, "place") && options->command == MIDGE_COMMAND_COMPARE)
+        /* Where medians are steady. What burns a core, and an open loop, want one of their own. */
+        options->place =
+            options->run.rate > 0 || options->run.is_spinning ? MIDGE_PLACE_APART : MIDGE_PLACE_ONE;
+    if (options->place == MIDGE_PLACE_ONE && options->run.is_spinning)
+        return complain("--spin would take the one CPU of --place one from the server");
+    return midge_place_set_cpus(options);
+}
+
+/* What the options are to each other. */
+static enum midge_status check(const struct parse *parse)
+{
+    const struct midge_bench_options *options = parse->options;
+    enum midge_status status = check_scope(parse);
+
+    if (status == MIDGE_OK && options->command == MIDGE_COMMAND_REPORT)
+        return options->report_path == NULL ? complain("report needs -o FILE") : MIDGE_OK;
+    if (status == MIDGE_OK)
+        status = check_server(parse);
+    if (status == MIDGE_OK)
+        status = check_load(parse);
+    if (status == MIDGE_OK && options->command == MIDGE_COMMAND_COMPARE)
+        status = check_figures(parse);
+    if (status == MIDGE_OK && midge_output_stdout_count(options) > 1)
+        status = complain("only one of --json and --report can go to standard output");
+    return status == MIDGE_OK ? check_place(parse) : status;
 }
 
 /* Words before the options: what to do. */
@@ -505,54 +603,48 @@ static enum midge_status parse_command(int argc, char **argv, struct midge_bench
         const bool has_scenario = argc > 2 && argv[2][0] != '-';
 
         if (has_scenario && !parse_scenario(argv[2], options))
-            return refuse("compare", argv[2], "a scenario");
+            return refuse_argument(argv[2], "a scenario");
         if (has_scenario && options->command == MIDGE_COMMAND_CURVE)
             return complain("curve is not compared; report takes the files of several");
         if (!has_scenario)
             set_defaults(options, MIDGE_RUN_RTT);
         options->command = MIDGE_COMMAND_COMPARE;
-        /* Where medians are steady. An open loop wants a core of its own. */
-        options->place = options->run.rate > 0 ? MIDGE_PLACE_APART : MIDGE_PLACE_ONE;
         *first_out = has_scenario ? 2 : 1;
         return MIDGE_OK;
     }
     *first_out = 1;
-    return parse_scenario(argv[1], options) ? MIDGE_OK : refuse("argument", argv[1], "a scenario");
+    return parse_scenario(argv[1], options) ? MIDGE_OK : refuse_argument(argv[1], "a scenario");
 }
 
 static enum midge_status parse_rest(int argc, char **argv, struct midge_bench_options *options)
 {
-    struct option names[WORDS + TEXTS + NUMBERS + 1];
+    struct parse parse = {.options = options};
+    struct option names[ROWS + 1];
     enum midge_status status = MIDGE_OK;
     int id = 0;
 
-    memcpy(names, words, sizeof words);
-    for (size_t i = 0; i < TEXTS; i++)
-        names[WORDS + i] =
-            (struct option){texts[i].name, required_argument, NULL, OPTION_TEXT + (int)i};
-    for (size_t i = 0; i < NUMBERS; i++)
-        names[WORDS + TEXTS + i] =
-            (struct option){numbers[i].name, required_argument, NULL, OPTION_NUMBER + (int)i};
-    names[WORDS + TEXTS + NUMBERS] = (struct option){NULL, 0, NULL, 0};
+    for (size_t i = 0; i < ROWS; i++)
+        names[i] = (struct option){rows[i].name,
+                                   rows[i].kind == OPTION_FLAG ? no_argument : required_argument,
+                                   NULL, FIRST_ID + (int)i};
+    names[ROWS] = (struct option){NULL, 0, NULL, 0};
     while (status == MIDGE_OK && (id = getopt_long(argc, argv, "o:", names, NULL)) != -1) {
         if (id == 'o')
             options->report_path = optarg;
-        else if (id >= OPTION_NUMBER)
-            status = parse_number(&numbers[id - OPTION_NUMBER], optarg, options);
-        else if (id >= OPTION_TEXT)
-            memcpy((uint8_t *)options + texts[id - OPTION_TEXT].off, &optarg, sizeof optarg);
+        else if (id >= FIRST_ID)
+            status = parse_option(&parse, &rows[id - FIRST_ID], optarg);
         else
-            status = parse_word(id, optarg, options);
+            status = MIDGE_E_CONFIG; /* getopt has said why */
     }
     if (status != MIDGE_OK)
         return status;
     options->files = argv + optind;
     options->file_count = (uint32_t)(argc - optind);
     if (options->command != MIDGE_COMMAND_REPORT && options->file_count > 0)
-        return refuse("argument", argv[optind], "an option");
+        return refuse_argument(argv[optind], "an option");
     if (options->command == MIDGE_COMMAND_REPORT && options->file_count == 0)
         return complain("report needs the files that --json wrote");
-    return check(options);
+    return check(&parse);
 }
 
 enum midge_status midge_options_parse(int argc, char **argv,
@@ -584,11 +676,4 @@ enum midge_status midge_options_parse(int argc, char **argv,
         status = parse_rest(argc - first, argv + first, options_out);
     }
     return status;
-}
-
-const char *midge_place_name(enum midge_place place)
-{
-    static const char *const names[] = {"free", "one", "apart", "lists"};
-
-    return names[place];
 }

@@ -24,6 +24,7 @@ enum midge_exit {
     MIDGE_EXIT_OK = 0,
     MIDGE_EXIT_FAILED = 1, /* something was measured wrongly, or not at all: no figure counts */
     MIDGE_EXIT_USAGE = 2,
+    MIDGE_EXIT_SIGNAL = 128, /* and the number of the signal */
 };
 
 enum midge_command {
@@ -51,10 +52,10 @@ struct midge_bench_options {
     uint32_t aim_count;
     bool is_unix; /* a started server: over a Unix socket */
     enum midge_place place;
-    cpu_set_t server_cpus; /* not for MIDGE_PLACE_FREE */
-    cpu_set_t load_cpus;
-    cpu_set_t all_cpus; /* of both; where nothing is bound, all that are allowed */
-    bool has_floor;
+    cpu_set_t server_cpus; /* empty: not bound */
+    cpu_set_t load_cpus;   /* empty: not bound */
+    cpu_set_t all_cpus;    /* of both; where nothing is bound, all that are allowed */
+    bool is_without_floor;
     uint32_t rounds;
     uint32_t metric;       /* index into midge_metrics; the primary one */
     uint32_t rate_max;     /* curve */
@@ -76,8 +77,5 @@ struct midge_bench_options {
 MIDGE_MUST_CHECK enum midge_status midge_options_parse(int argc, char **argv,
                                                        struct midge_bench_options *options_out,
                                                        bool *is_done_out);
-
-/** "free", "one", "apart", "lists". Static. */
-const char *midge_place_name(enum midge_place place);
 
 #endif

@@ -436,11 +436,21 @@ static enum midge_status cannot_write(const char *path)
     return MIDGE_E_WRITE;
 }
 
+static bool is_stdout(const char *path)
+{
+    return path != NULL && strcmp(path, "-") == 0;
+}
+
+uint32_t midge_output_stdout_count(const struct midge_bench_options *options)
+{
+    return (is_stdout(options->json_path) ? 1u : 0u) + (is_stdout(options->report_path) ? 1u : 0u);
+}
+
 static enum midge_status write_json(const char *path, const json_t *file)
 {
     const size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(12);
 
-    if (strcmp(path, "-") == 0) {
+    if (is_stdout(path)) {
         (void)json_dumpf(file, stdout, flags);
         return printf("\n") > 0 && fflush(stdout) == 0 ? MIDGE_OK : cannot_write("standard output");
     }
@@ -522,6 +532,8 @@ static enum midge_status write_all_hgrm(const char *directory, const json_t *fil
 
 static enum midge_status write_report(const char *path, const json_t *file)
 {
+    if (is_stdout(path))
+        return midge_report_write(&file, 1, stdout);
     FILE *out = fopen(path, "w");
     enum midge_status status = out == NULL ? cannot_write(path) : MIDGE_OK;
 

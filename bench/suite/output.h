@@ -7,12 +7,16 @@
 #define MIDGE_OUTPUT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <jansson.h>
 
 #include "midge/compiler.h"
 #include "midge/status.h"
 #include "options.h"
+
+/** How many of the outputs go to standard output, in the place of the tables. */
+uint32_t midge_output_stdout_count(const struct midge_bench_options *options);
 
 /** Print a file's tables, in Markdown, to standard output. */
 void midge_output_print(const json_t *file);

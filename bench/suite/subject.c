@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 #include "floor.h"
+#include "place.h"
 #include "server.h"
 
-/* Is there a relay that can stand in the place of a server of this scenario? */
-static bool can_be_relayed(const struct midge_run_options *run)
+bool midge_subject_can_be_relayed(const struct midge_run_options *run)
 {
     switch (run->scenario) {
     case MIDGE_RUN_RTT:
@@ -32,6 +32,28 @@ static bool can_be_relayed(const struct midge_run_options *run)
         break;
     }
     return false;
+}
+
+static bool has_floor(const struct midge_bench_options *options)
+{
+    return !options->is_without_floor && midge_subject_can_be_relayed(&options->run);
+}
+
+/* The relay over io_uring has two sides. */
+static bool has_uring_floor(const struct midge_bench_options *options)
+{
+    return has_floor(options) && (options->run.publishers == 0 || options->run.subscribers == 1);
+}
+
+bool midge_subjects_have(const struct midge_bench_options *options, const char *key)
+{
+    if (strcmp(key, "b") == 0 || strcmp(key, "c") == 0)
+        return options->servers[key[0] - 'a'] != NULL;
+    if (strcmp(key, "a-again") == 0)
+        return options->command == MIDGE_COMMAND_COMPARE;
+    if (strcmp(key, "floor") == 0)
+        return has_floor(options);
+    return strcmp(key, "floor-io_uring") == 0 && has_uring_floor(options);
 }
 
 /* The last part of a command's first word. */
@@ -111,13 +133,13 @@ void midge_subjects_make(const struct midge_bench_options *options,
         (void)snprintf(subject->label, sizeof subject->label, "%s (A/A)", first);
         memcpy(subject->version, subjects_out[0].version, sizeof subject->version);
     }
-    if (options->has_floor && can_be_relayed(&options->run)) {
+    if (has_floor(options)) {
         subject = add(subjects_out, &count, MIDGE_SUBJECT_RELAY_EPOLL, "floor", NULL);
         (void)snprintf(subject->label, sizeof subject->label, "bare relay, epoll");
-        if (options->run.publishers == 0 || options->run.subscribers == 1) {
-            subject = add(subjects_out, &count, MIDGE_SUBJECT_RELAY_URING, "floor-io_uring", NULL);
-            (void)snprintf(subject->label, sizeof subject->label, "bare relay, io_uring");
-        }
+    }
+    if (has_uring_floor(options)) {
+        subject = add(subjects_out, &count, MIDGE_SUBJECT_RELAY_URING, "floor-io_uring", NULL);
+        (void)snprintf(subject->label, sizeof subject->label, "bare relay, io_uring");
     }
     *count_out = count;
 }
@@ -133,8 +155,11 @@ static void relay(const struct midge_bench_options *options, bool is_uring,
     };
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (options->place != MIDGE_PLACE_FREE)
-        (void)sched_setaffinity(0, sizeof options->server_cpus, &options->server_cpus);
+    if (CPU_COUNT(&options->server_cpus) > 0 &&
+        sched_setaffinity(0, sizeof options->server_cpus, &options->server_cpus) != 0) {
+        (void)fprintf(stderr, "midge-bench: relay: CPU affinity: %s\n", strerror(errno));
+        _exit(EXIT_FAILURE);
+    }
     const enum midge_status status = midge_floor_run(&floor);
 
     if (status != MIDGE_OK)
@@ -177,7 +202,7 @@ static enum midge_status start_command(const struct midge_subject *subject,
         .command = subject->command,
         .directory = directory,
         .name = subject->key,
-        .cpus = options->place == MIDGE_PLACE_FREE ? NULL : &options->server_cpus,
+        .cpus = CPU_COUNT(&options->server_cpus) == 0 ? NULL : &options->server_cpus,
         .is_unix = options->is_unix,
         .is_silent = options->run.is_relay,
     };
@@ -232,7 +257,7 @@ enum midge_status midge_subject_run(const struct midge_subject *subject,
     run.driver = run.is_relay ? &midge_driver_raw : subject->driver;
     if (server.pid != 0 || subject->kind != MIDGE_SUBJECT_URL)
         run.server_pid = server.pid;
-    run.load_cpus = options->place == MIDGE_PLACE_FREE ? NULL : &options->load_cpus;
+    run.load_cpus = CPU_COUNT(&options->load_cpus) == 0 ? NULL : &options->load_cpus;
     run.all_cpus = &options->all_cpus;
     run.has_progress = !options->is_quiet;
     status = midge_run(&run, result_out);

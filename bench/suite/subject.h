@@ -56,6 +56,13 @@ MIDGE_MUST_CHECK enum midge_status midge_subject_run(const struct midge_subject 
                                                      const struct midge_run_options *run_options,
                                                      const char *directory, json_t **result_out);
 
+/** True if a relay can stand in the place of a server of this scenario. */
+MIDGE_MUST_CHECK bool midge_subject_can_be_relayed(const struct midge_run_options *run);
+
+/** True if a comparison with those options has a subject of that key beside "a". */
+MIDGE_MUST_CHECK bool midge_subjects_have(const struct midge_bench_options *options,
+                                          const char *key);
+
 /** {"key", "label", "command", "version"}. @return own; NULL without memory */
 MIDGE_MUST_CHECK json_t *midge_subject_json(const struct midge_subject *subject);
 
