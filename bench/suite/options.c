@@ -55,6 +55,7 @@ static const char usage[] =
     "  --duration TIME  --warmup TIME  --timeout TIME   such as 500ms, 5s, 2m (5s, 500ms, 5s)\n"
     "  --rate-max N          where a curve ends at the latest (1000000)\n"
     "  --spin                the load watches for bytes instead of sleeping; it burns a core\n"
+    "  --instructions        count the server's, too, where the machine can (JSON only)\n"
     "Place\n"
     "  --place free|one|apart   nothing is bound; server and load share one CPU; each has half of "
     "them\n"
@@ -156,6 +157,7 @@ static const struct row {
     {"timeout", ANY, MEASURING, OPTION_TIME, FIELD(run.timeout_ms), 10, 600000, NULL},
     {"rate-max", ANY, FOR(CURVE), OPTION_NUMBER, FIELD(rate_max), 1, MIDGE_RUN_RATE_MAX, NULL},
     {"spin", ANY & ~OF(CONNS), MEASURING, OPTION_FLAG, FIELD(run.is_spinning), 0, 0, NULL},
+    {"instructions", ANY, MEASURING, OPTION_FLAG, FIELD(run.has_instructions), 0, 0, NULL},
     {"place", ANY, MEASURING, OPTION_WORD, 0, 0, 0, parse_place},
     {"server-cpus", ANY, MEASURING, OPTION_WORD, 0, 0, 0, parse_cpus},
     {"load-cpus", ANY, MEASURING, OPTION_WORD, 0, 0, 0, parse_cpus},

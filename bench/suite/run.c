@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "environment.h"
+#include "instructions.h"
 #include "interrupt.h"
 #include "party.h"
 #include "progress.h"
@@ -45,6 +46,8 @@ struct reading {
     uint64_t begun;
     uint64_t load_cpu_ns;
     uint64_t own_cpu_ns; /* of this process */
+    uint64_t instructions;
+    bool has_instructions;
     struct midge_server_usage server;
     struct midge_environment_times times;
 };
@@ -54,8 +57,9 @@ struct run {
     struct midge_board *board;               /* own; mapped, shared with the parties */
     pid_t pids[MIDGE_PARTIES_MAX];           /* 0 = has been reaped */
     uint32_t conn_counts[MIDGE_PARTIES_MAX];
-    struct midge_server_usage base;  /* before anybody connects */
-    struct midge_server_usage ready; /* when all have */
+    struct midge_server_usage base;         /* before anybody connects */
+    struct midge_server_usage ready;        /* when all have */
+    struct midge_instructions instructions; /* own; of the server */
     struct reading first;
     struct reading last;
     bool is_spoiled; /* it failed before the measured time was over: there are no figures */
@@ -274,6 +278,7 @@ static void read_all(struct run *run, struct reading *reading)
     }
     if (midge_server_usage(run->options->server_pid, &reading->server) != MIDGE_OK)
         fail(run, "the server has ended");
+    reading->has_instructions = midge_instructions_read(&run->instructions, &reading->instructions);
     if (run->options->all_cpus != NULL)
         midge_environment_read(&reading->times);
 }
@@ -425,6 +430,14 @@ static json_t *parameters_json(const struct midge_run_options *options)
         (json_int_t)options->seed);
 }
 
+/* Null where nobody asked for them, and where the machine cannot or may not count them. */
+static json_t *instructions_json(const struct run *run, double messages)
+{
+    if (!run->first.has_instructions || !run->last.has_instructions || messages <= 0)
+        return json_null();
+    return json_real((double)(run->last.instructions - run->first.instructions) / messages);
+}
+
 static json_t *server_json(const struct run *run, double messages, double elapsed_ns)
 {
     const double cpu_ns = (double)(run->last.server.cpu_ns - run->first.server.cpu_ns);
@@ -433,14 +446,16 @@ static json_t *server_json(const struct run *run, double messages, double elapse
         return json_null();
     /* A relay is a fork of this process: what it has resident says nothing. */
     return json_pack(
-        "{s:I, s:o, s:o, s:o, s:f}", "cpu_ns", (json_int_t)cpu_ns, "cpu_per_message_ns",
+        "{s:I, s:o, s:o, s:o, s:f, s:o, s:b}", "cpu_ns", (json_int_t)cpu_ns, "cpu_per_message_ns",
         messages > 0 ? json_real(cpu_ns / messages) : json_null(), "resident_bytes",
         run->options->is_relay ? json_null()
                                : json_integer((json_int_t)run->last.server.resident_bytes),
         "peak_bytes",
         run->options->is_relay ? json_null()
                                : json_integer((json_int_t)run->last.server.peak_bytes),
-        "cores", elapsed_ns > 0 ? cpu_ns / elapsed_ns : 0.0);
+        "cores", elapsed_ns > 0 ? cpu_ns / elapsed_ns : 0.0, "instructions_per_message",
+        instructions_json(run, messages), "has_kernel_instructions",
+        (int)run->instructions.has_kernel);
 }
 
 /* What others did; not known where the server's share is not. */
@@ -620,6 +635,9 @@ enum midge_status midge_run(const struct midge_run_options *options, json_t **re
     plan(&run);
     if (midge_server_usage(options->server_pid, &run.base) != MIDGE_OK)
         fail(&run, "there is no such server process");
+    if (options->has_instructions && options->server_pid != 0 &&
+        midge_instructions_open(options->server_pid, &run.instructions) != MIDGE_OK)
+        run.instructions.thread_count = 0; /* not counted here, which is no fault */
     status = start(&run);
     /* A failure stands in the result. */
     if (status == MIDGE_OK && !measure(&run) && run.last.at_ns == 0)
@@ -629,6 +647,7 @@ enum midge_status midge_run(const struct midge_run_options *options, json_t **re
         *result_out = result_json(&run);
         status = *result_out == NULL ? MIDGE_E_MEMORY : MIDGE_OK;
     }
+    midge_instructions_close(&run.instructions);
     (void)munmap(run.board, sizeof *run.board);
     return status;
 }

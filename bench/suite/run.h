@@ -91,6 +91,7 @@ struct midge_run_options {
     pid_t server_pid;           /* 0 = not known: nothing is said of CPU time and memory */
     const cpu_set_t *load_cpus; /* NULL = where we are */
     const cpu_set_t *all_cpus;  /* of load and server, for what others did there; or NULL */
+    bool has_instructions;      /* count them; a switch of threads then takes a little longer */
     bool has_progress;          /* on standard error */
 };
 

@@ -156,6 +156,13 @@ class Scenarios(Bench):
         for run in self.run_scenario("slow", "--rate", "500", drivers=DRIVERS):
             self.assertEqual((run["sent"], run["received"], run["latency"]["count"]), (150, 300, 300))
 
+    def test_instructions_are_counted_where_they_can_be_and_asked_for(self):
+        for run in self.run_scenario("rtt"):
+            self.assertIsNone(run["server"]["instructions_per_message"])
+        for run in self.run_scenario("rtt", "--instructions"):
+            count = run["server"]["instructions_per_message"]
+            self.assertTrue(count is None or count > 100, count)
+
     def test_conns(self):
         for run in self.run_scenario("conns", "--connections", "200", drivers=DRIVERS):
             self.assertEqual((run["received"], run["latency"]["count"]), (200, 200))
