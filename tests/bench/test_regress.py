@@ -260,6 +260,24 @@ class Whole(WithFile):
         self.assertIn("is not built", errors.getvalue())
 
 
+class Artificial(unittest.TestCase):
+    """A server that does more for each message: it writes it into a log that nobody reads."""
+
+    @staticmethod
+    def measure(*flags):
+        server = " ".join([os.path.join(BUILD, "midge-server"), *flags])
+        return regress.Bench(BUILD, server, rounds=2, duration_ms=150).measure("rtt")
+
+    def test_loss_is_found(self):
+        before = self.measure()
+        after = [self.measure("-V", "-l", "/dev/null") for _ in range(regress.TRIES)]
+        for name in ("rtt.cpu_over_relay", "rtt.cpu_over_load"):
+            key = name.replace(".", "_", 1)
+            measured = Measured(**{key: [one[name] for one in after]})
+            verdicts = judge(measured, make_baseline(**{key: before[name]}))
+            self.assertEqual(verdicts[name], ("LOST", True), (before, after))
+
+
 class Allocations(unittest.TestCase):
     """The counter, preloaded into Python, which takes large blocks from the allocator one by one."""
 
