@@ -79,7 +79,7 @@ class Install(unittest.TestCase):
         lib = self.lib.relative_to(self.prefix)
         version = self.pkg_config("--modversion")[0]
         wanted = {
-            "bin/midge", "bin/midge-server",
+            "bin/midge", "bin/midge-bench", "bin/midge-server",
             "include/midge/client.h", "include/midge/slice.h", "include/midge/status.h",
             f"{lib}/libmidge.a", f"{lib}/libmidge.so", f"{lib}/{SONAME}", f"{lib}/libmidge.so.{version}",
             f"{lib}/pkgconfig/midge.pc",
