@@ -99,6 +99,9 @@ struct midge_driver_kind {
     /** Flush, then deliver what comes, until something was delivered or CLOCK_MONOTONIC shows
      * `until_ns` (UINT64_MAX: no end; 0: only what is there).
      * What came since the wait before, in a fence or a thread of the library, counts as well.
+     * Where has_threads, call-backs need no wait, and one may return late: up to some hundred
+     * call-backs or 20 ms after a delivery, but not after `until_ns`. A time-out and a failure are
+     * told at once.
      * @return MIDGE_OK: something was delivered; MIDGE_AGAIN: time is over; E_EOF: a connection was
      *         closed by the server, told once for each, and always when none is left; anything
      *         else: failed, E_PEER_ERR for what the server refused */

@@ -7,8 +7,12 @@
  * and a reply subject each. Subscriptions hold what comes without limit: the library drops what is
  * beyond one, and the run would count it as lost.
  *
- * A wait sleeps on a condition variable until a call-back has run, or spins on their number. A
- * time-out of an asynchronous request is told by the thread that waits, while no reply of its
+ * A wait sleeps on a condition variable, or spins. Failures end it at once. Messages and replies
+ * only count, for a program whose work is done in call-backs has no thread that each of them wakes,
+ * and what that costs would be taken for the library's: a wait looks at the number every
+ * LOOK_NS, and each WAKE_COUNT-th call-back wakes it.
+ *
+ * A time-out of an asynchronous request is told by the thread that waits, while no reply of its
  * connection is being told.
  *
  * Thread: the one that created it; call-backs in threads of the library.
@@ -32,7 +36,15 @@
 /* Bytes of a subject with its NUL. */
 #define SUBJECT_CAP 4001u
 
-#define NS_PER_S UINT64_C(1000000000)
+#define NS_PER_S  UINT64_C(1000000000)
+#define NS_PER_MS UINT64_C(1000000)
+
+/* How long after a call-back a wait ends at the latest. */
+#define LOOK_NS (20 * NS_PER_MS)
+
+/* … and after how many call-backs: few enough for a subscriber that tells its publisher how far it
+ * is in between, while the wakes are lost in what so many messages cost. */
+#define WAKE_COUNT 256u
 
 /* How long destroy waits for threads of the library that have its call-backs. */
 #define END_MAX_NS (10 * NS_PER_S)
@@ -71,12 +83,18 @@ struct midge_driver {
     struct midge_driver_conn *conns; /* own; the newest first */
     uint64_t seen;                   /* of `delivered`, that a wait has told of */
     uint64_t closed_seen;            /* likewise */
+    uint64_t closed_expired;         /* of `closed_count`, whose requests have been ended */
+    uint64_t expiry_ns;              /* no request times out before; UINT64_MAX: there are none */
     uint32_t conn_count;
+    bool has_subs; /* call-backs may come */
 
-    /* Thread: any (lock-free). */
+    /* Thread: any (lock-free). Changed with each message. */
     alignas(64) _Atomic uint64_t delivered; /* call-backs called */
-    _Atomic uint64_t closed_count;
+
+    /* Likewise, but seldom: a wait that spins reads them. */
+    alignas(64) _Atomic uint64_t closed_count;
     _Atomic uint64_t stray_count;
+    _Atomic bool is_due;      /* enough is new for a wait to end */
     _Atomic bool is_refused;  /* the server said an error that a wait has not told of */
     _Atomic bool is_waiting;  /* the driver's thread is about to sleep, or sleeps */
     _Atomic bool is_ending;   /* closes are ours */
@@ -132,7 +150,9 @@ static void wake(struct midge_driver *driver)
 
 static void note_delivery(struct midge_driver *driver)
 {
-    (void)atomic_fetch_add(&driver->delivered, 1);
+    if ((atomic_fetch_add(&driver->delivered, 1) + 1) % WAKE_COUNT > 0)
+        return;
+    atomic_store(&driver->is_due, true);
     wake(driver);
 }
 
@@ -168,6 +188,7 @@ static enum midge_status create(const struct midge_driver_options *options,
         return complain(MIDGE_E_MEMORY, "create", "no memory");
     memset(driver, 0, sizeof *driver);
     driver->options = *options;
+    driver->expiry_ns = UINT64_MAX;
     (void)pthread_mutex_init(&driver->lock, NULL);
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -361,6 +382,7 @@ static natsStatus subscribe_handle(struct midge_driver_conn *conn, const char *s
                       : natsConnection_QueueSubscribe(handle_out, conn->handle, subject, queue,
                                                       msg_cb, context);
 
+    conn->driver->has_subs = true;
     if (status == NATS_OK)
         status = natsSubscription_SetPendingLimits(*handle_out, -1, -1);
     if (status == NATS_OK) {
@@ -527,6 +549,11 @@ static enum midge_status make_inbox(struct midge_driver_conn *conn)
     return conn->inbox == NULL ? complain(MIDGE_E_MEMORY, "inbox", "no memory") : MIDGE_OK;
 }
 
+static uint64_t timeout_ns(const struct midge_driver *driver)
+{
+    return driver->options.timeout_ms * NS_PER_MS;
+}
+
 static enum midge_status prepare_requests(struct midge_driver_conn *conn, uint32_t in_flight_max,
                                           void *context, midge_driver_reply_cb reply_cb)
 {
@@ -546,6 +573,8 @@ static enum midge_status prepare_requests(struct midge_driver_conn *conn, uint32
     conn->subs = sub;
     conn->context = context;
     conn->reply_cb = reply_cb;
+    if (conn->driver->expiry_ns == UINT64_MAX)
+        conn->driver->expiry_ns = midge_driver_tick_ns() + timeout_ns(conn->driver);
     return fail(subscribe_handle(conn, conn->inbox, NULL, take_reply, conn, &sub->handle),
                 "requests");
 }
@@ -561,9 +590,9 @@ static enum midge_status begin_request(struct midge_driver_conn *conn, const cha
 
     MIDGE_ASSERT(conn->inbox_len + MIDGE_DRIVER_NUMBER_LEN < sizeof reply);
     (void)pthread_mutex_lock(&conn->flights_lock);
+    /* The clock is read under the lock: see expire_all(). */
     is_begun = midge_driver_flights_begin(
-        &conn->flights,
-        midge_driver_tick_ns() + conn->driver->options.timeout_ms * UINT64_C(1000000), &number);
+        &conn->flights, midge_driver_tick_ns() + timeout_ns(conn->driver), &number);
     (void)pthread_mutex_unlock(&conn->flights_lock);
     if (!is_begun)
         return MIDGE_FULL;
@@ -599,37 +628,49 @@ static uint64_t expire(struct midge_driver_conn *conn, uint64_t now_ns)
         is_over = midge_driver_flights_expire(&conn->flights, is_open ? now_ns : UINT64_MAX);
         next_ns = midge_driver_flights_until_ns(&conn->flights);
         (void)pthread_mutex_unlock(&conn->flights_lock);
-        if (is_over)
+        if (is_over) {
             tell(conn, is_open ? MIDGE_E_TIMEOUT : MIDGE_E_DISCONNECTED, midge_slice_make(NULL, 0));
+            atomic_store(&conn->driver->is_due, true);
+        }
     }
     return next_ns;
 }
 
-static uint64_t expire_all(struct midge_driver *driver, uint64_t now_ns)
+/* Tell of all requests whose time is over, or whose connection is closed. */
+static void expire_all(struct midge_driver *driver, uint64_t now_ns)
 {
     uint64_t next_ns = UINT64_MAX;
 
+    /* Before `is_closed` of any is looked at: one that closes later is seen the next time. */
+    driver->closed_expired = atomic_load(&driver->closed_count);
+    /* Before the first lock: a request that a connection's turn misses reads the clock later. */
+    if (driver->expiry_ns != UINT64_MAX)
+        next_ns = midge_driver_tick_ns() + timeout_ns(driver);
     for (struct midge_driver_conn *conn = driver->conns; conn != NULL; conn = conn->next) {
         const uint64_t until_ns = expire(conn, now_ns);
 
         if (until_ns < next_ns)
             next_ns = until_ns;
     }
-    return next_ns;
+    driver->expiry_ns = next_ns;
 }
 
-static bool has_news(const struct midge_driver *driver)
+/* Something that a wait ends for at once. */
+static bool is_urgent(const struct midge_driver *driver)
 {
-    return atomic_load(&driver->delivered) != driver->seen ||
-           atomic_load(&driver->closed_count) != driver->closed_seen ||
-           atomic_load(&driver->is_refused);
+    return atomic_load(&driver->closed_count) != driver->closed_seen ||
+           atomic_load(&driver->is_refused) || atomic_load(&driver->is_due) ||
+           driver->closed_seen == driver->conn_count;
 }
 
 /* What a wait has to tell. @return MIDGE_AGAIN: nothing */
 static enum midge_status take_news(struct midge_driver *driver)
 {
-    const uint64_t delivered = atomic_load(&driver->delivered);
+    uint64_t delivered;
 
+    /* Before the number: what is counted later is due again. */
+    atomic_store(&driver->is_due, false);
+    delivered = atomic_load(&driver->delivered);
     if (delivered != driver->seen) {
         driver->seen = delivered;
         return MIDGE_OK;
@@ -643,14 +684,14 @@ static enum midge_status take_news(struct midge_driver *driver)
     return driver->closed_seen == driver->conn_count ? MIDGE_E_EOF : MIDGE_AGAIN;
 }
 
-/* Until something is new or time is over; a signal may end it early. */
+/* Until something is urgent or time is over; a signal may end it early. */
 static void sleep_until(struct midge_driver *driver, uint64_t until_ns)
 {
     const struct timespec until = make_instant(until_ns == UINT64_MAX ? 0 : until_ns);
 
     (void)pthread_mutex_lock(&driver->lock);
     atomic_store(&driver->is_waiting, true);
-    if (!has_news(driver)) {
+    if (!is_urgent(driver)) {
         if (until_ns == UINT64_MAX)
             (void)pthread_cond_wait(&driver->is_news, &driver->lock);
         else
@@ -660,26 +701,44 @@ static void sleep_until(struct midge_driver *driver, uint64_t until_ns)
     (void)pthread_mutex_unlock(&driver->lock);
 }
 
+/* Does not read what each message changes, which would slow down those that change it. */
 static void spin_until(const struct midge_driver *driver, uint64_t until_ns)
 {
-    while (!has_news(driver) && (until_ns == UINT64_MAX || midge_driver_now_ns() < until_ns))
+    while (!is_urgent(driver) && midge_driver_now_ns() < until_ns)
         midge_cpu_pause();
+}
+
+/* When a wait looks for what is new. Where nothing can come, it is not worth a look. */
+static uint64_t next_look_ns(const struct midge_driver *driver, uint64_t now_ns, uint64_t until_ns)
+{
+    return driver->has_subs && now_ns + LOOK_NS < until_ns ? now_ns + LOOK_NS : until_ns;
 }
 
 static enum midge_status wait_for(struct midge_driver *driver, uint64_t until_ns)
 {
+    uint64_t now_ns = until_ns == 0 ? 0 : midge_driver_now_ns();
+    uint64_t look_ns = next_look_ns(driver, now_ns, until_ns);
+
     MIDGE_ASSERT(driver->conns != NULL);
     for (;;) {
-        const uint64_t now_ns = until_ns == 0 ? 0 : midge_driver_now_ns();
-        const uint64_t expiry_ns = expire_all(driver, now_ns);
-        const enum midge_status status = take_news(driver);
+        uint64_t pause_ns;
 
-        if (status != MIDGE_AGAIN || now_ns >= until_ns)
-            return status;
+        if (now_ns >= driver->expiry_ns ||
+            atomic_load(&driver->closed_count) != driver->closed_expired)
+            expire_all(driver, now_ns);
+        if (is_urgent(driver) || now_ns >= look_ns) {
+            const enum midge_status status = take_news(driver);
+
+            if (status != MIDGE_AGAIN || now_ns >= until_ns)
+                return status;
+            look_ns = next_look_ns(driver, now_ns, until_ns);
+        }
+        pause_ns = driver->expiry_ns < look_ns ? driver->expiry_ns : look_ns;
         if (driver->options.is_spinning)
-            spin_until(driver, expiry_ns < until_ns ? expiry_ns : until_ns);
+            spin_until(driver, pause_ns);
         else
-            sleep_until(driver, expiry_ns < until_ns ? expiry_ns : until_ns);
+            sleep_until(driver, pause_ns);
+        now_ns = midge_driver_now_ns();
     }
 }
 

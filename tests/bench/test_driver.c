@@ -352,6 +352,24 @@ static void request_many(const struct midge_driver_kind *kind, struct midge_driv
         CHECK_EQUAL(requester.answers[i], 1);
 }
 
+/* One request after the other, each begun when the one before has ended. */
+struct chain {
+    const struct midge_driver_kind *kind;
+    struct midge_driver_conn *conn;
+    uint32_t total;
+    _Atomic uint32_t ended;
+};
+
+static void go_on(void *context, enum midge_status status, struct midge_slice payload)
+{
+    struct chain *chain = context;
+
+    MUST(status);
+    CHECK(midge_slice_equal(payload, midge_slice_text("x")));
+    if (atomic_fetch_add(&chain->ended, 1) + 1 < chain->total)
+        MUST(chain->kind->begin_request_cb(chain->conn, "echo", midge_slice_text("x")));
+}
+
 static void requests(struct midge_rig *rig, const struct midge_driver_kind *kind)
 {
     for (uint32_t mode = 0; mode < 3; mode++) {
@@ -480,6 +498,54 @@ static void time_outs(struct midge_rig *rig, const struct midge_driver_kind *kin
     kind->destroy_cb(silent);
 }
 
+/* Begins a request that nobody answers. */
+struct starter {
+    const struct midge_driver_kind *kind;
+    struct midge_driver_conn *conn;
+};
+
+static void start_request(void *context, const struct midge_driver_msg *msg)
+{
+    const struct starter *starter = context;
+
+    (void)msg;
+    MUST(starter->kind->begin_request_cb(starter->conn, "silence", midge_slice_text("x")));
+}
+
+/* Requests of several connections, begun before a wait and, in a call-back, in the midst of one,
+ * all end. */
+static void time_outs_of_several(struct midge_rig *rig, const struct midge_driver_kind *kind)
+{
+    struct midge_driver_options options = options_for(rig->server.url);
+    struct midge_driver *driver;
+    struct midge_driver_conn *conns[3];
+    struct starter starters[3];
+    struct ending ending = {.status = MIDGE_OK};
+    _Atomic uint32_t heard = 0;
+
+    options.timeout_ms = 50;
+    driver = create(kind, &options);
+    for (uint32_t i = 0; i < 3; i++) {
+        conns[i] = connect_one(kind, driver);
+        starters[i] = (struct starter){.kind = kind, .conn = conns[i]};
+        MUST(kind->prepare_requests_cb(conns[i], 2, &ending, note_ending));
+        MUST(kind->subscribe_cb(conns[i], "start", NULL, &starters[i], start_request));
+    }
+    MUST(kind->subscribe_cb(conns[0], "silence", NULL, &heard, count));
+    for (uint32_t i = 0; i < 3; i++)
+        MUST(kind->fence_cb(conns[i]));
+    for (uint32_t round = 1; round <= 3; round++) {
+        MUST(kind->begin_request_cb(conns[round % 3], "silence", midge_slice_text("x")));
+        MUST(kind->publish_cb(conns[0], midge_slice_text("start"), midge_slice_text(""),
+                              midge_slice_text("")));
+        while (atomic_load(&ending.count) < 4 * round)
+            MUST(kind->wait_cb(driver, midge_rig_now_ns() + PATIENCE_NS));
+        CHECK_EQUAL(atomic_load(&heard), 4 * round);
+        CHECK_EQUAL(ending.status, MIDGE_E_TIMEOUT);
+    }
+    kind->destroy_cb(driver);
+}
+
 static void doubled_replies(struct midge_rig *rig, const struct midge_driver_kind *kind)
 {
     const struct midge_driver_options options = options_for(rig->server.url);
@@ -490,6 +556,8 @@ static void doubled_replies(struct midge_rig *rig, const struct midge_driver_kin
 
     start_echo(&echo, kind, &options, 2);
     request_many(kind, driver, conn);
+    /* What no wait has told of yet. */
+    CHECK(kind->wait_cb(driver, 0) >= 0);
     while (kind->strays_cb(driver) < REQUEST_COUNT && taken++ < RIG_PATIENCE_MS)
         CHECK_STATUS(kind->wait_cb(driver, midge_rig_now_ns() + 1000000), MIDGE_AGAIN);
     CHECK_EQUAL(kind->strays_cb(driver), REQUEST_COUNT);
@@ -584,6 +652,37 @@ static void server_killed(struct midge_rig *rig, const struct midge_driver_kind 
         kind->destroy_cb(driver);
         midge_rig_server_end(&server);
     }
+}
+
+/* Also when messages come all the time. */
+static void deadlines_among_messages(struct midge_rig *rig, const struct midge_driver_kind *kind)
+{
+    const struct midge_driver_options options = options_for(rig->server.url);
+    struct midge_driver *driver = create(kind, &options);
+    struct midge_driver_conn *conn = connect_one(kind, driver);
+    struct receiver receiver = {.len = SMALL_LEN};
+    uint32_t told_count = 0;
+
+    MUST(kind->subscribe_cb(conn, "messages", NULL, &receiver, receive));
+    MUST(kind->fence_cb(conn));
+    for (uint32_t i = 0; i < 100; i++) {
+        const uint64_t until_ns = midge_rig_now_ns() + i * UINT64_C(10000);
+        uint8_t payload[SMALL_LEN];
+        enum midge_status status;
+
+        fill(payload, sizeof payload, i);
+        MUST(kind->publish_cb(conn, midge_slice_text("messages"), midge_slice_text(""),
+                              midge_slice_make(payload, sizeof payload)));
+        while ((status = kind->wait_cb(driver, until_ns)) == MIDGE_OK)
+            told_count++;
+        CHECK_STATUS(status, MIDGE_AGAIN);
+        CHECK(midge_rig_now_ns() >= until_ns);
+    }
+    await_count(kind, driver, &receiver.count, 100);
+    CHECK(kind->wait_cb(driver, 0) >= 0);
+    CHECK_EQUAL(atomic_load(&receiver.wrong_count), 0);
+    CHECK(told_count > 0);
+    kind->destroy_cb(driver);
 }
 
 static void nobody_listens(struct midge_rig *rig, const struct midge_driver_kind *kind)
@@ -839,6 +938,46 @@ static void raw_relay(struct midge_rig *rig)
     relay(rig, true);
 }
 
+#ifdef MIDGE_HAVE_LIBNATS
+
+/* --- natsc alone --- */
+
+/* Waits that end before their time, on the waiting thread. */
+#define CALM_NS    UINT64_C(10000000) /* for each of them, at least */
+#define CALM_COUNT 100u               /* call-backs for each of them, at least */
+
+/* Replies do not wake the thread that waits, which a program that works in call-backs lacks. */
+static void natsc_replies_wake_nobody(struct midge_rig *rig)
+{
+    const struct midge_driver_kind *kind = &midge_driver_natsc;
+
+    for (uint32_t spinning = 0; spinning < 2; spinning++) {
+        struct midge_driver_options options = options_for(rig->server.url);
+        struct midge_driver *driver;
+        struct midge_driver_conn *conn;
+        struct chain chain = {.kind = kind, .total = 2000};
+        struct echo echo;
+        uint64_t begin_ns;
+        uint64_t wait_count = 0;
+
+        start_echo(&echo, kind, &options, 1);
+        options.is_spinning = spinning == 1;
+        driver = create(kind, &options);
+        conn = connect_one(kind, driver);
+        chain.conn = conn;
+        MUST(kind->prepare_requests_cb(conn, 1, &chain, go_on));
+        begin_ns = midge_rig_now_ns();
+        MUST(kind->begin_request_cb(conn, "echo", midge_slice_text("x")));
+        for (; atomic_load(&chain.ended) < chain.total; wait_count++)
+            MUST(kind->wait_cb(driver, UINT64_MAX));
+        CHECK(wait_count <= 1 + (midge_rig_now_ns() - begin_ns) / CALM_NS + 2000 / CALM_COUNT);
+        kind->destroy_cb(driver);
+        end_echo(&echo);
+    }
+}
+
+#endif
+
 /* --- all --- */
 
 static void names(struct midge_rig *rig)
@@ -868,9 +1007,11 @@ static void names(struct midge_rig *rig)
     X(kind, own_responder)                                                                         \
     X(kind, no_responders)                                                                         \
     X(kind, time_outs)                                                                             \
+    X(kind, time_outs_of_several)                                                                  \
     X(kind, doubled_replies)                                                                       \
     X(kind, in_flight_is_bounded)                                                                  \
     X(kind, deadlines)                                                                             \
+    X(kind, deadlines_among_messages)                                                              \
     X(kind, server_killed)                                                                         \
     X(kind, nobody_listens)                                                                        \
     X(kind, refusal)
@@ -896,7 +1037,8 @@ static const struct midge_rig_case cases[] = {RIG_CASE(names),
                                               RIG_CASE(raw_relay),
                                               CASES_OF(ROW, raw) CASES_OF(ROW, midge)
 #ifdef MIDGE_HAVE_LIBNATS
-                                                  CASES_OF(ROW, natsc)
+                                                  RIG_CASE(natsc_replies_wake_nobody),
+                                              CASES_OF(ROW, natsc)
 #endif
 };
 
