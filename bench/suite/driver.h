@@ -111,7 +111,8 @@ struct midge_driver_kind {
     enum midge_status (*fence_cb)(struct midge_driver_conn *conn);
 
     /** Messages that came for nobody, all connections together: a reply to a request that had
-     * ended, such as a doubled one, which no call-back is told of. */
+     * ended, such as a doubled one, which no call-back is told of. nats.c drops a second reply to a
+     * blocking request by itself: natsc cannot count it. */
     uint64_t (*strays_cb)(const struct midge_driver *driver);
 };
 
