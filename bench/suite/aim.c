@@ -62,12 +62,14 @@ json_t *midge_aim_judge(const struct midge_aim *aim, const json_t *summary, cons
     const json_t *value = json_object_get(found, is_ratio ? "middle" : "median");
     const double number = json_number_value(value);
     const bool is_met = aim->is_least ? number >= aim->limit : number <= aim->limit;
+    const bool is_failed = json_integer_value(json_object_get(found, "failed_rounds")) > 0;
 
-    return json_pack("{s:s, s:f, s:b, s:s?, s:O?, s:O?, s:O?, s:o}", "metric",
-                     midge_metrics[aim->metric].name, "limit", aim->limit, "is_least",
-                     (int)aim->is_least, "base", is_ratio ? aim->base : NULL, "value", value, "low",
-                     is_ratio ? json_object_get(found, "low") : json_object_get(found, "min"),
-                     "high",
-                     is_ratio ? json_object_get(found, "high") : json_object_get(found, "max"),
-                     "is_met", json_is_number(value) ? json_boolean(is_met) : json_null());
+    return json_pack(
+        "{s:s, s:f, s:b, s:s?, s:O?, s:O?, s:O?, s:o, s:b}", "metric",
+        midge_metrics[aim->metric].name, "limit", aim->limit, "is_least", (int)aim->is_least,
+        "base", is_ratio ? aim->base : NULL, "value", value, "low",
+        is_ratio ? json_object_get(found, "low") : json_object_get(found, "min"), "high",
+        is_ratio ? json_object_get(found, "high") : json_object_get(found, "max"), "is_met",
+        json_is_number(value) && !is_failed ? json_boolean(is_met) : json_null(), "is_failed",
+        (int)is_failed);
 }

@@ -33,8 +33,9 @@ MIDGE_MUST_CHECK enum midge_status midge_aim_parse(const char *text, struct midg
  *
  * @param summary  of a comparison: medians by subject and metric
  * @param ratios   likewise
- * @return own: {"metric", "limit", "is_least", "base", "value", "low", "high", "is_met"}, value and
- *         is_met null where it is not known; NULL without memory
+ * @return own: {"metric", "limit", "is_least", "base", "value", "low", "high", "is_met",
+ * "is_failed"}, value and is_met null where it is not known, is_met also where a run failed; NULL
+ * without memory
  */
 MIDGE_MUST_CHECK json_t *midge_aim_judge(const struct midge_aim *aim, const json_t *summary,
                                          const json_t *ratios);

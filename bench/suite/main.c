@@ -4,8 +4,8 @@
  * Standard output has the tables (or the JSON), standard error what happens meanwhile.
  */
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,40 +15,32 @@
 
 #include "compare.h"
 #include "environment.h"
+#include "interrupt.h"
 #include "options.h"
 #include "output.h"
+#include "preflight.h"
 #include "report.h"
 
-/* The whole command line, for the record. @return own; NULL without memory */
-static json_t *join(int argc, char *const *argv)
+/* A directory of ours for sockets and outputs of servers. @return false: said why */
+static bool make_directory(char *path, size_t cap)
 {
-    char *text = NULL;
-    size_t len = 0;
-    FILE *stream = open_memstream(&text, &len);
-    json_t *json = NULL;
+    const char *parent = getenv("TMPDIR");
 
-    if (stream == NULL)
-        return NULL;
-    for (int i = 0; i < argc; i++) {
-        const char *quote = strpbrk(argv[i], " \t'\"$*?{}") == NULL ? "" : "'";
-
-        (void)fprintf(stream, "%s%s%s%s", i == 0 ? "" : " ", quote, argv[i], quote);
-    }
-    if (fclose(stream) == 0)
-        json = json_string(text);
-    free(text);
-    return json;
+    (void)snprintf(path, cap, "%s/midge-bench-XXXXXX",
+                   parent == NULL || parent[0] == '\0' ? "/tmp" : parent);
+    if (mkdtemp(path) != NULL)
+        return true;
+    (void)fprintf(stderr, "midge-bench: %s: %s\n", path, strerror(errno));
+    return false;
 }
 
 static enum midge_status measure(const struct midge_bench_options *options, json_t **file_out)
 {
-    char directory[] = "/tmp/midge-bench-XXXXXX";
+    char directory[PATH_MAX];
     enum midge_status status = MIDGE_E_SYSTEM;
 
-    if (mkdtemp(directory) == NULL) {
-        (void)fprintf(stderr, "midge-bench: %s: %s\n", directory, strerror(errno));
+    if (!make_directory(directory, sizeof directory))
         return MIDGE_E_SYSTEM;
-    }
     switch (options->command) {
     case MIDGE_COMMAND_RUN:
         status = midge_compare_once(options, directory, file_out);
@@ -81,40 +73,57 @@ static void step_aside(const struct midge_bench_options *options)
         (void)sched_setaffinity(0, sizeof others, &others);
 }
 
+/* What every file has. */
+static void finish(const struct midge_bench_options *options, json_t *environment, json_t *file)
+{
+    json_object_set_new(file, "midge_bench", json_integer(1));
+    json_object_set(file, "environment", environment);
+    json_object_set(file, "command_line", json_object_get(environment, "command_line"));
+    if (options->title != NULL)
+        json_object_set_new(file, "title", json_string(options->title));
+}
+
+/* Measure, print and write. @return enum midge_exit */
+static int bench(const struct midge_bench_options *options, json_t *environment)
+{
+    json_t *file = NULL;
+    bool is_good = false;
+
+    midge_preflight_raise_files();
+    if (midge_preflight_check(options) != MIDGE_OK || midge_output_check(options) != MIDGE_OK)
+        return MIDGE_EXIT_FAILED;
+    midge_interrupt_install();
+    step_aside(options);
+    if (measure(options, &file) == MIDGE_OK) {
+        finish(options, environment, file);
+        is_good = midge_output_is_good(file);
+        if (midge_output_stdout_count(options) == 0)
+            midge_output_print(file);
+        is_good = midge_output_write(options, file) == MIDGE_OK && is_good;
+        json_decref(file);
+    }
+    if (midge_interrupt_signal() != 0)
+        return MIDGE_EXIT_SIGNAL + midge_interrupt_signal();
+    return is_good ? MIDGE_EXIT_OK : MIDGE_EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     struct midge_bench_options options;
     json_t *environment = midge_environment_describe(argc, argv);
-    json_t *command_line = join(argc, argv);
-    json_t *file = NULL;
     bool is_done = false;
-    enum midge_status status = midge_options_parse(argc, argv, &options, &is_done);
+    const enum midge_status status = midge_options_parse(argc, argv, &options, &is_done);
     int result = MIDGE_EXIT_OK;
 
-    if (status != MIDGE_OK || is_done) {
-        result = is_done ? MIDGE_EXIT_OK : MIDGE_EXIT_USAGE;
-    } else if (options.command == MIDGE_COMMAND_REPORT) {
-        status = midge_report_convert((const char *const *)options.files, options.file_count,
-                                      options.report_path);
-        result = status == MIDGE_OK ? MIDGE_EXIT_OK : MIDGE_EXIT_FAILED;
-    } else {
-        step_aside(&options);
-        status = measure(&options, &file);
-        if (status == MIDGE_OK) {
-            json_object_set_new(file, "midge_bench", json_integer(1));
-            json_object_set(file, "environment", environment);
-            json_object_set(file, "command_line", command_line);
-            if (options.title != NULL)
-                json_object_set_new(file, "title", json_string(options.title));
-            if (midge_output_stdout_count(&options) == 0)
-                midge_output_print(file);
-            status = midge_output_write(&options, file);
-        }
-        result =
-            status == MIDGE_OK && midge_output_is_good(file) ? MIDGE_EXIT_OK : MIDGE_EXIT_FAILED;
-    }
-    json_decref(file);
+    if (status != MIDGE_OK)
+        result = MIDGE_EXIT_USAGE;
+    else if (!is_done && options.command != MIDGE_COMMAND_REPORT)
+        result = bench(&options, environment);
+    else if (!is_done && midge_report_convert((const char *const *)options.files,
+                                              options.file_count, options.report_path) != MIDGE_OK)
+        result = MIDGE_EXIT_FAILED;
+    if (midge_output_flush_stdout() != MIDGE_OK && result == MIDGE_EXIT_OK)
+        result = MIDGE_EXIT_FAILED;
     json_decref(environment);
-    json_decref(command_line);
     return result;
 }

@@ -40,6 +40,7 @@ struct midge_metric {
     const char *head;   /* of a column */
     double unit;        /* figures are divided by it to be shown */
     uint32_t digits;    /* behind the point */
+    const char *text;   /* of that unit, behind a figure: " µs" */
     bool is_compared;
 };
 

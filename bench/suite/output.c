@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include "histogram.h"
 #include "metric.h"
 #include "report.h"
+#include "subject.h"
 
 /* Beyond this share of the measured CPUs' time the machine was busy with something else. */
 #define FOREIGN_SHARE_MAX 0.05
@@ -114,13 +116,16 @@ static void put_run_notes(const json_t *run)
             (void)printf(", %lld %s", (long long)count, counters[i]);
     }
     if (json_is_object(service)) {
-        (void)printf("; service time from the actual send:");
+        const char *before = "; service time from the hand-over to the driver:";
+
         for (uint32_t i = 0; i < MIDGE_HISTOGRAM_REPORTED; i++) {
             const json_t *value = json_object_get(service, midge_histogram_reported[i].key);
 
-            if (json_is_number(value))
-                (void)printf(" %s %.1f µs", midge_histogram_reported[i].text,
-                             json_number_value(value) / 1e3);
+            if (!json_is_number(value))
+                continue;
+            (void)printf("%s %s %.1f µs", before, midge_histogram_reported[i].text,
+                         json_number_value(value) / 1e3);
+            before = "";
         }
     }
     json_object_foreach(json_object_get(run, "scenario_figures"), key, figure)(void)
@@ -133,6 +138,7 @@ static void put_run_notes(const json_t *run)
 /* What others did meanwhile, over all runs. */
 struct foreign {
     double elapsed_ns;
+    double measured_ns; /* time of the CPUs that measured */
     double here_ns;
     double elsewhere_ns;
     double steal_ns;
@@ -141,7 +147,10 @@ struct foreign {
 static void add_foreign(struct foreign *foreign, const json_t *run)
 {
     const json_t *object = json_object_get(run, "foreign");
+    const json_t *count = json_object_get(object, "cpu_count");
+    const double cpu_count = json_is_integer(count) ? json_number_value(count) : 1;
 
+    foreign->measured_ns += cpu_count * json_number_value(json_object_get(object, "elapsed_ns"));
     foreign->elapsed_ns += json_number_value(json_object_get(object, "elapsed_ns"));
     foreign->here_ns += json_number_value(json_object_get(object, "here_ns"));
     foreign->elsewhere_ns += json_number_value(json_object_get(object, "elsewhere_ns"));
@@ -150,17 +159,37 @@ static void add_foreign(struct foreign *foreign, const json_t *run)
 
 static void put_foreign(const struct foreign *foreign)
 {
-    const double here = foreign->here_ns / foreign->elapsed_ns;
-    const double steal = foreign->steal_ns / foreign->elapsed_ns;
+    const double here = foreign->here_ns / foreign->measured_ns;
+    const double steal = foreign->steal_ns / foreign->measured_ns;
 
     if (foreign->elapsed_ns <= 0)
         return;
-    (void)printf("\nOthers used %.1f %% of a core on the CPUs that measured and %.1f %% elsewhere; "
+    (void)printf("\nOthers used %.1f %% of the CPUs that measured and %.1f %% of a core elsewhere; "
                  "the hypervisor kept %.1f %%.\n",
                  100 * here, 100 * foreign->elsewhere_ns / foreign->elapsed_ns, 100 * steal);
     if (here > FOREIGN_SHARE_MAX || steal > FOREIGN_SHARE_MAX)
         (void)printf("**The machine was busy with something else: these figures are worth "
                      "nothing.**\n");
+}
+
+static void put_interrupted(const json_t *file)
+{
+    if (json_is_true(json_object_get(file, "is_interrupted")))
+        (void)printf("\n**Interrupted: this is what there was until then.**\n");
+}
+
+/* Up to which rate it goes, and why no further. */
+static void put_knee(const json_t *file)
+{
+    const json_t *knee = json_object_get(file, "knee_per_s");
+    const char *reason = text_of(file, "knee_reason");
+
+    if (reason[0] == '\0')
+        (void)printf("\nThe curve has no knee.\n");
+    else if (json_is_number(knee))
+        (void)printf("\nThe knee is behind %.0f/s: %s.\n", json_number_value(knee), reason);
+    else
+        (void)printf("\nThe curve has no figure for a knee: %s.\n", reason);
 }
 
 static void print_runs(const json_t *file, bool is_by_rate)
@@ -180,10 +209,9 @@ static void print_runs(const json_t *file, bool is_by_rate)
     }
     (void)printf("\n");
     json_array_foreach(runs, index, run) put_run_notes(run);
-    if (is_by_rate && json_is_string(json_object_get(file, "knee_reason")))
-        (void)printf("\nThe knee is behind %.0f/s: %s.\n",
-                     json_number_value(json_object_get(file, "knee_per_s")),
-                     text_of(file, "knee_reason"));
+    if (is_by_rate)
+        put_knee(file);
+    put_interrupted(file);
     put_foreign(&foreign);
 }
 
@@ -256,10 +284,13 @@ static const json_t *find_ratio(const json_t *file, const json_t *pair, const ch
     return NULL;
 }
 
-/* "0.81 (0.80–0.82)", with a sign before what may be no difference. */
+/* "0.81 (0.80–0.82)", with a sign before what may be no difference, and how many rounds had it if
+ * that is not all. */
 static void put_ratio(const json_t *ratio)
 {
     const json_t *low = json_object_get(ratio, "low");
+    const json_int_t rounds = json_integer_value(json_object_get(ratio, "rounds"));
+    const json_int_t round_count = json_integer_value(json_object_get(ratio, "round_count"));
 
     if (ratio == NULL) {
         (void)printf("unknown");
@@ -272,6 +303,17 @@ static void put_ratio(const json_t *ratio)
     if (json_is_number(low))
         (void)printf(" (%.2f–%.2f)", json_number_value(low),
                      json_number_value(json_object_get(ratio, "high")));
+    if (rounds < round_count)
+        (void)printf(" in %lld of %lld rounds", (long long)rounds, (long long)round_count);
+}
+
+/* @return the verdict on a ratio, or why there is none */
+static const char *verdict_of(const json_t *ratio)
+{
+    if (json_integer_value(json_object_get(ratio, "failed_rounds")) > 0)
+        return "no verdict, since runs failed";
+    return json_is_number(json_object_get(ratio, "low")) ? text_of(ratio, "verdict")
+                                                         : "too few rounds to tell";
 }
 
 /* One sentence for each pair, about what was named beforehand. */
@@ -288,14 +330,12 @@ static void print_primary(const json_t *file)
                      label_of(file, text_of(ratio, "subject")),
                      label_of(file, text_of(ratio, "base")));
         put_ratio(ratio);
-        (void)printf(", %s.\n", json_is_number(json_object_get(ratio, "low"))
-                                    ? text_of(ratio, "verdict")
-                                    : "too few rounds to tell");
+        (void)printf(", %s.\n", verdict_of(ratio));
     }
 }
 
-/* Pairs in rows, metrics in columns. The primary metric has each pair for which anything is known.
- */
+/* Pairs in rows, metrics in columns. The rows are the pairs of the first metric for which there is
+ * any ratio. */
 static void print_ratios(const json_t *file)
 {
     const json_t *ratios = json_object_get(file, "ratios");
@@ -341,27 +381,75 @@ static void print_ratios(const json_t *file)
     (void)printf("\n\n≈: no difference is shown.\n");
 }
 
+/* A figure of an aim: a ratio, or a metric in its unit. */
+static void put_aim_figure(const json_t *aim, const struct midge_metric *metric, double value)
+{
+    if (json_is_string(json_object_get(aim, "base")))
+        (void)printf("%.2f", value);
+    else
+        /* A rate is shown in thousands elsewhere, and as it is here. */
+        (void)printf("%.*f%s", (int)metric->digits,
+                     metric == &midge_metrics[MIDGE_METRIC_RATE] ? value : value / metric->unit,
+                     metric->text);
+}
+
 /* "Aim for midge-server: p50 at most 1.10 × bare relay, epoll: met, 1.05 (1.02–1.08)." */
 static void print_aim(const json_t *file, const json_t *aim)
 {
     const json_t *value = json_object_get(aim, "value");
-    const char *base = json_string_value(json_object_get(aim, "base"));
     const json_t *low = json_object_get(aim, "low");
+    const char *base = json_string_value(json_object_get(aim, "base"));
+    uint32_t metric = MIDGE_METRIC_P50;
 
-    (void)printf("\nAim for %s: %s at %s %g%s%s: ", label_of(file, "a"), text_of(aim, "metric"),
-                 json_is_true(json_object_get(aim, "is_least")) ? "least" : "most",
-                 json_number_value(json_object_get(aim, "limit")), base == NULL ? "" : " × ",
-                 base == NULL ? "" : label_of(file, base));
+    if (midge_metric_find(text_of(aim, "metric"), &metric) != MIDGE_OK)
+        return;
+    (void)printf("\nAim for %s: %s at %s ", label_of(file, "a"), text_of(aim, "metric"),
+                 json_is_true(json_object_get(aim, "is_least")) ? "least" : "most");
+    put_aim_figure(aim, &midge_metrics[metric], json_number_value(json_object_get(aim, "limit")));
+    (void)printf("%s%s: ", base == NULL ? "" : " × ", base == NULL ? "" : label_of(file, base));
     if (!json_is_number(value)) {
         (void)printf("unknown.\n");
         return;
     }
-    (void)printf("%s, %.*f", json_is_true(json_object_get(aim, "is_met")) ? "met" : "missed",
-                 base == NULL ? 0 : 2, json_number_value(value));
-    if (json_is_number(low))
-        (void)printf(" (%.*f–%.*f)", base == NULL ? 0 : 2, json_number_value(low),
-                     base == NULL ? 0 : 2, json_number_value(json_object_get(aim, "high")));
+    if (json_is_true(json_object_get(aim, "is_failed")))
+        (void)printf("unknown, since runs failed; ");
+    else
+        (void)printf("%s, ", json_is_true(json_object_get(aim, "is_met")) ? "met" : "missed");
+    put_aim_figure(aim, &midge_metrics[metric], json_number_value(value));
+    if (json_is_number(low)) {
+        (void)printf(" (");
+        put_aim_figure(aim, &midge_metrics[metric], json_number_value(low));
+        (void)printf("–");
+        put_aim_figure(aim, &midge_metrics[metric],
+                       json_number_value(json_object_get(aim, "high")));
+        (void)printf(")");
+    }
     (void)printf(".\n");
+}
+
+/* Failed runs one by one, and how many rounds there were if not all. */
+static void print_rounds(const json_t *file)
+{
+    const json_t *rounds = json_object_get(file, "rounds");
+    json_t *round = NULL;
+    const json_t *run = NULL;
+    const char *key = NULL;
+    size_t index = 0;
+
+    json_array_foreach(rounds, index, round)
+    {
+        json_object_foreach(round, key, run)
+        {
+            if (!json_is_null(json_object_get(run, "failed")))
+                (void)printf("\nRound %zu, %s: FAILED: %s\n", index + 1, text_of(run, "label"),
+                             text_of(run, "failed"));
+        }
+    }
+    put_interrupted(file);
+    if (json_is_true(json_object_get(file, "is_interrupted")))
+        (void)printf("Of %lld rounds %zu are here.\n",
+                     (long long)json_integer_value(json_object_get(file, "rounds_wanted")),
+                     json_array_size(rounds));
 }
 
 static void print_compare(const json_t *file)
@@ -385,11 +473,9 @@ static void print_compare(const json_t *file)
         json_object_foreach(round, key, run)
         {
             add_foreign(&foreign, run);
-            if (!json_is_null(json_object_get(run, "failed")))
-                (void)printf("\nRound %zu, %s: FAILED: %s\n", index + 1, text_of(run, "label"),
-                             text_of(run, "failed"));
         }
     }
+    print_rounds(file);
     put_foreign(&foreign);
 }
 
@@ -405,12 +491,15 @@ void midge_output_print(const json_t *file)
 
 bool midge_output_is_good(const json_t *file)
 {
+    const bool is_curve = strcmp(text_of(file, "kind"), "curve") == 0;
+    const json_t *runs = json_object_get(file, "runs");
+    const json_t *rounds = json_object_get(file, "rounds");
     json_t *round = NULL;
     const json_t *run = NULL;
     const char *key = NULL;
     size_t index = 0;
 
-    json_array_foreach(json_object_get(file, "rounds"), index, round)
+    json_array_foreach(rounds, index, round)
     {
         json_object_foreach(round, key, run)
         {
@@ -418,14 +507,16 @@ bool midge_output_is_good(const json_t *file)
                 return false;
         }
     }
-    /* Past its knee a curve fails on purpose; at its first rate it must not. */
-    json_array_foreach(json_object_get(file, "runs"), index, run)
+    /* Past its knee a curve fails on purpose; at its first rate, or at its start, it must not. */
+    json_array_foreach(runs, index, run)
     {
-        if (!json_is_null(json_object_get(run, "failed")) &&
-            (index == 0 || strcmp(text_of(file, "kind"), "curve") != 0))
+        const char *failed = json_string_value(json_object_get(run, "failed"));
+
+        if (failed != NULL &&
+            (index == 0 || !is_curve || strcmp(failed, MIDGE_SUBJECT_NOT_STARTED) == 0))
             return false;
     }
-    return true;
+    return json_array_size(runs) + json_array_size(rounds) > 0;
 }
 
 /* --- files --- */
@@ -452,12 +543,12 @@ static enum midge_status write_json(const char *path, const json_t *file)
 
     if (is_stdout(path)) {
         (void)json_dumpf(file, stdout, flags);
-        return printf("\n") > 0 && fflush(stdout) == 0 ? MIDGE_OK : cannot_write("standard output");
+        return printf("\n") > 0 ? MIDGE_OK : cannot_write("standard output");
     }
     return json_dump_file(file, path, flags) == 0 ? MIDGE_OK : cannot_write(path);
 }
 
-/* One histogram as DIRECTORY/[ROUND-]KEY[-RATE][-service].hgrm. */
+/* One histogram as DIRECTORY/[ROUND-][RATE-]KEY[-service].hgrm. */
 static enum midge_status write_hgrm(const char *path, const json_t *json)
 {
     struct midge_histogram *histogram = malloc(sizeof *histogram);
@@ -466,12 +557,15 @@ static enum midge_status write_hgrm(const char *path, const json_t *json)
 
     if (status == MIDGE_OK)
         status = midge_histogram_from_json(histogram, json);
-    if (status == MIDGE_OK) {
-        out = fopen(path, "w");
-        status = out == NULL ? cannot_write(path) : MIDGE_OK;
+    if (status != MIDGE_OK) {
+        (void)fprintf(stderr, "midge-bench: %s: %s\n", path, midge_status_name(status));
+        free(histogram);
+        return status;
     }
-    if (status == MIDGE_OK)
-        status = midge_histogram_write_hgrm(histogram, out);
+    out = fopen(path, "w");
+    status = out == NULL ? cannot_write(path) : MIDGE_OK;
+    if (status == MIDGE_OK && midge_histogram_write_hgrm(histogram, out) != MIDGE_OK)
+        status = cannot_write(path);
     if (out != NULL && fclose(out) != 0 && status == MIDGE_OK)
         status = cannot_write(path);
     free(histogram);
@@ -544,17 +638,77 @@ static enum midge_status write_report(const char *path, const json_t *file)
     return status;
 }
 
+/* A file that is there, or can be made. It stays as it is. */
+static enum midge_status check_file(const char *path)
+{
+    struct stat stat_buffer;
+    int fd = -1;
+
+    if (stat(path, &stat_buffer) == 0) {
+        if (S_ISDIR(stat_buffer.st_mode))
+            errno = EISDIR;
+        /* Not opened: who reads a pipe would see its end. */
+        return !S_ISDIR(stat_buffer.st_mode) && access(path, W_OK) == 0 ? MIDGE_OK
+                                                                        : cannot_write(path);
+    }
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return cannot_write(path);
+    (void)close(fd);
+    (void)unlink(path);
+    return MIDGE_OK;
+}
+
+static enum midge_status check_directory(const char *path)
+{
+    struct stat stat_buffer;
+
+    if (mkdir(path, 0777) == 0)
+        return MIDGE_OK;
+    if (errno != EEXIST || stat(path, &stat_buffer) != 0)
+        return cannot_write(path);
+    if (!S_ISDIR(stat_buffer.st_mode)) {
+        errno = ENOTDIR;
+        return cannot_write(path);
+    }
+    return access(path, W_OK | X_OK) == 0 ? MIDGE_OK : cannot_write(path);
+}
+
+enum midge_status midge_output_check(const struct midge_bench_options *options)
+{
+    const char *const paths[] = {options->json_path, options->report_path};
+    enum midge_status status = MIDGE_OK;
+
+    for (size_t i = 0; status == MIDGE_OK && i < sizeof paths / sizeof paths[0]; i++) {
+        if (paths[i] != NULL && !is_stdout(paths[i]))
+            status = check_file(paths[i]);
+    }
+    if (status != MIDGE_OK || options->hgrm_path == NULL)
+        return status;
+    return check_directory(options->hgrm_path);
+}
+
 enum midge_status midge_output_write(const struct midge_bench_options *options, const json_t *file)
 {
+    enum midge_status statuses[3] = {MIDGE_OK, MIDGE_OK, MIDGE_OK};
     enum midge_status status = MIDGE_OK;
 
     if (options->json_path != NULL)
-        status = write_json(options->json_path, file);
-    if (status == MIDGE_OK && options->hgrm_path != NULL)
-        status = write_all_hgrm(options->hgrm_path, file);
-    if (status == MIDGE_OK && options->report_path != NULL)
-        status = write_report(options->report_path, file);
+        statuses[0] = write_json(options->json_path, file);
+    if (options->hgrm_path != NULL)
+        statuses[1] = write_all_hgrm(options->hgrm_path, file);
+    if (options->report_path != NULL)
+        statuses[2] = write_report(options->report_path, file);
+    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++)
+        status = status == MIDGE_OK ? statuses[i] : status;
     return status;
+}
+
+enum midge_status midge_output_flush_stdout(void)
+{
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return MIDGE_OK;
+    return cannot_write("standard output");
 }
 
 void midge_output_clean(const char *directory)

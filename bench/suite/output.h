@@ -21,13 +21,22 @@ uint32_t midge_output_stdout_count(const struct midge_bench_options *options);
 /** Print a file's tables, in Markdown, to standard output. */
 void midge_output_print(const json_t *file);
 
-/** True if every run of a file counts. */
+/** Write what is buffered of standard output. @return MIDGE_OK; E_WRITE: not all of it could be
+ * written; said on standard error */
+MIDGE_MUST_CHECK enum midge_status midge_output_flush_stdout(void);
+
+/** Can the outputs be written? Makes the directory. @return MIDGE_OK; E_WRITE: said on standard
+ * error */
+MIDGE_MUST_CHECK enum midge_status midge_output_check(const struct midge_bench_options *options);
+
+/** True if every run of a file counts, and there is one. */
 MIDGE_MUST_CHECK bool midge_output_is_good(const json_t *file);
 
 /**
- * Write the JSON, the .hgrm files and the page that the options ask for.
+ * Write the JSON, the .hgrm files and the page that the options ask for, each also if another
+ * cannot be written.
  *
- * @return MIDGE_OK; E_WRITE: said on standard error
+ * @return MIDGE_OK; anything else: said on standard error
  */
 MIDGE_MUST_CHECK enum midge_status midge_output_write(const struct midge_bench_options *options,
                                                       const json_t *file);

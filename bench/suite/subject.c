@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "floor.h"
+#include "interrupt.h"
 #include "place.h"
 #include "server.h"
 
@@ -155,6 +156,7 @@ static void relay(const struct midge_bench_options *options, bool is_uring,
     };
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)signal(SIGTERM, SIG_DFL); /* by which it is stopped */
     if (CPU_COUNT(&options->server_cpus) > 0 &&
         sched_setaffinity(0, sizeof options->server_cpus, &options->server_cpus) != 0) {
         (void)fprintf(stderr, "midge-bench: relay: CPU affinity: %s\n", strerror(errno));
@@ -240,31 +242,68 @@ static void describe(const struct midge_subject *subject, const struct midge_ben
                         subject->command == NULL ? json_null() : json_string(subject->command));
 }
 
+/* The result of a run that could not be made. */
+static json_t *not_made(const struct midge_run_options *run, const char *why)
+{
+    return json_pack("{s:s, s:{s:i}, s:n, s:n, s:n, s:n, s:n, s:{}, s:s}", "scenario",
+                     midge_run_scenario_name(run->scenario), "parameters", "rate", (int)run->rate,
+                     "latency", "service", "server", "load", "foreign", "scenario_figures",
+                     "failed", midge_interrupt_signal() != 0 ? "interrupted" : why);
+}
+
+/* A server that ended by itself, as midge_server_is_alive() has told, spoils the run. */
+static void note_end(json_t *result)
+{
+    const char *why = json_string_value(json_object_get(result, "failed"));
+
+    json_object_set_new(result, "failed",
+                        why == NULL ? json_string("the server ended during the run")
+                                    : json_sprintf("the server ended during the run (%s)", why));
+}
+
+static enum midge_status run_on(const struct midge_subject *subject,
+                                const struct midge_bench_options *options,
+                                const struct midge_run_options *run_options,
+                                struct midge_server *server, json_t **result_out)
+{
+    struct midge_run_options run = *run_options;
+
+    run.url = server->url;
+    run.is_relay = options->run.is_relay || subject->kind == MIDGE_SUBJECT_RELAY_EPOLL ||
+                   subject->kind == MIDGE_SUBJECT_RELAY_URING;
+    run.driver = run.is_relay ? &midge_driver_raw : subject->driver;
+    if (subject->kind != MIDGE_SUBJECT_URL)
+        run.server_pid = server->pid;
+    run.load_cpus = CPU_COUNT(&options->load_cpus) == 0 ? NULL : &options->load_cpus;
+    run.all_cpus = &options->all_cpus;
+    run.has_progress = !options->is_quiet;
+    const enum midge_status status = midge_run(&run, result_out);
+
+    /* A relay ends with its connections, and a terminal's signal is for the server too. */
+    if (status == MIDGE_OK && subject->kind == MIDGE_SUBJECT_COMMAND && !run.is_relay &&
+        midge_interrupt_signal() == 0 && !midge_server_is_alive(server))
+        note_end(*result_out);
+    return status;
+}
+
 enum midge_status midge_subject_run(const struct midge_subject *subject,
                                     const struct midge_bench_options *options,
                                     const struct midge_run_options *run_options,
                                     const char *directory, json_t **result_out)
 {
-    struct midge_run_options run = *run_options;
     struct midge_server server = {.pid = 0};
-    enum midge_status status = start(subject, options, directory, &server);
 
-    if (status != MIDGE_OK)
-        return status;
-    run.url = server.url;
-    run.is_relay = options->run.is_relay || subject->kind == MIDGE_SUBJECT_RELAY_EPOLL ||
-                   subject->kind == MIDGE_SUBJECT_RELAY_URING;
-    run.driver = run.is_relay ? &midge_driver_raw : subject->driver;
-    if (server.pid != 0 || subject->kind != MIDGE_SUBJECT_URL)
-        run.server_pid = server.pid;
-    run.load_cpus = CPU_COUNT(&options->load_cpus) == 0 ? NULL : &options->load_cpus;
-    run.all_cpus = &options->all_cpus;
-    run.has_progress = !options->is_quiet;
-    status = midge_run(&run, result_out);
+    *result_out = NULL;
+    if (start(subject, options, directory, &server) != MIDGE_OK)
+        *result_out = not_made(run_options, MIDGE_SUBJECT_NOT_STARTED);
+    else if (midge_interrupt_signal() != 0 ||
+             run_on(subject, options, run_options, &server, result_out) != MIDGE_OK)
+        *result_out = not_made(run_options, "could not be made");
     midge_server_stop(&server);
-    if (status == MIDGE_OK)
-        describe(subject, options, *result_out);
-    return status;
+    if (*result_out == NULL)
+        return MIDGE_E_MEMORY;
+    describe(subject, options, *result_out);
+    return MIDGE_OK;
 }
 
 json_t *midge_subject_json(const struct midge_subject *subject)

@@ -20,6 +20,9 @@
 
 #define MIDGE_SUBJECTS_MAX 8u
 
+/* Why a run of a server that did not get ready has failed. */
+#define MIDGE_SUBJECT_NOT_STARTED "could not be started"
+
 enum midge_subject_kind {
     MIDGE_SUBJECT_COMMAND = 0,
     MIDGE_SUBJECT_URL,
@@ -48,8 +51,10 @@ void midge_subjects_make(const struct midge_bench_options *options,
 /**
  * Start it if need be, run the scenario, stop it.
  *
+ * A run that could not be made is a failed one: what else is measured goes on.
+ *
  * @param result_out  own; what midge_run() found, with key, label, place and command of the subject
- * @return MIDGE_OK, also for a run that failed; anything else: the reason is on standard error
+ * @return MIDGE_OK, also for a run that failed; E_MEMORY
  */
 MIDGE_MUST_CHECK enum midge_status midge_subject_run(const struct midge_subject *subject,
                                                      const struct midge_bench_options *options,

@@ -4,15 +4,24 @@ Method: options by the hundred, none of which gets as far as to measure; then ru
 against the broker, with outputs that cannot be written, signals, and servers that do not start or end early.
 """
 
+import json
 import os
+import resource
+import shlex
+import signal
 import subprocess
+import sys
 import tempfile
 import unittest
+
+sys.dont_write_bytecode = True
+from fake_broker import FakeBroker, close_now  # noqa: E402
 
 BENCH = os.environ["MIDGE_BENCH"]
 SERVER = os.environ["MIDGE_SERVER"]
 TIMEOUT_S = 60
 URL = ["--url", "nats://127.0.0.1:1"]
+BRIEF = ["--duration", "100ms", "--warmup", "20ms", "--quiet"]
 COMPARE = ["compare", "--a", SERVER]
 CPUS = sorted(os.sched_getaffinity(0))
 
@@ -119,6 +128,210 @@ class Place(Command):
 
     def test_load_that_spins_does_not_share_its_cpu(self):
         self.refuse("--spin", *COMPARE, "--spin", "--place", "one")
+
+
+class Outputs(Command):
+    RUN = ["rtt", "--server-cmd", SERVER, "--no-floor", *BRIEF]
+
+    def read(self, name):
+        with open(self.path(name), encoding="utf-8") as file:
+            return json.load(file)
+
+    def test_those_that_cannot_be_written_are_told_before_anything_runs(self):
+        server = ["rtt", "--server-cmd", f"sh -c 'touch {self.path('was-started')}'"]
+        for name in ("--json", "--report", "--hgrm"):
+            done = run_bench(*server, name, self.path("none/x"))
+            self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+            self.assertIn(self.path("none/x"), done.stderr)
+        done = run_bench(*server, "--json", self.directory.name)
+        self.assertIn("directory", done.stderr)
+        with open(self.path("file"), "w", encoding="utf-8") as file:
+            file.write("kept")
+        done = run_bench(*server, "--hgrm", self.path("file"))
+        self.assertIn("Not a directory", done.stderr)
+        self.assertEqual(os.listdir(self.directory.name), ["file"])
+
+    def test_full_standard_output_is_a_failure(self):
+        for arguments in (self.RUN, [*self.RUN, "--json", "-"], ["--help"]):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run([BENCH, *arguments], stdout=full, stderr=subprocess.PIPE, text=True,
+                                      timeout=TIMEOUT_S, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("standard output: No space left", done.stderr)
+
+    def test_one_that_fails_spares_the_others(self):
+        done = run_bench(*self.RUN, "--json", "/dev/full", "--hgrm", self.path("hgrm"), "--report",
+                         self.path("report.html"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("/dev/full", done.stderr)
+        self.assertEqual(os.listdir(self.path("hgrm")), ["a.hgrm"])
+        self.assertGreater(os.path.getsize(self.path("report.html")), 10000)
+
+    def test_command_line_can_be_given_to_a_shell(self):
+        label = "it's $HOME"
+        done = run_bench(*self.RUN, "--title", label, "--json", self.path("out.json"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(shlex.split(self.read("out.json")["command_line"]),
+                         [BENCH, *self.RUN, "--title", label, "--json", self.path("out.json")])
+
+    def test_nothing_is_said_of_service_where_nothing_is_known(self):
+        done = run_bench("load", "--server-cmd", SERVER, "--no-floor", *BRIEF, "--rate", "50",
+                         "--timeout", "1s")
+        self.assertNotIn("service time", done.stdout)
+
+    def test_server_files_go_to_tmpdir_and_are_gone_afterwards(self):
+        script = self.path("server.sh")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\nls -d "$TMPDIR"/midge-bench-* >{self.path("seen")}\n'
+                       f'exec {SERVER} "$@"\n')
+        os.chmod(script, 0o755)
+        os.mkdir(self.path("tmp"))
+        done = run_bench("rtt", "--server-cmd", f"{script} -a 127.0.0.1 -p {{port}}", "--no-floor", *BRIEF,
+                         env={**os.environ, "TMPDIR": self.path("tmp")})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(self.path("seen"), encoding="utf-8") as file:
+            self.assertRegex(file.read(), rf"^{self.path('tmp')}/midge-bench-\w+\n$")
+        self.assertEqual(os.listdir(self.path("tmp")), [])
+
+
+class Ends(Command):
+    """Servers that do not start or end too early, and signals."""
+
+    def compare(self, *arguments, returncode=1):
+        done = run_bench("compare", *arguments, *BRIEF, "--json", self.path("out.json"))
+        self.assertEqual(done.returncode, returncode, done.stdout + done.stderr)
+        with open(self.path("out.json"), encoding="utf-8") as file:
+            return done, json.load(file)
+
+    def script(self, name, text):
+        path = self.path(name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\n{text}\n")
+        os.chmod(path, 0o755)
+        return path
+
+    def test_programs_are_looked_for_before_anything_runs(self):
+        done = run_bench("compare", "--a", self.script("a", f"touch {self.path('was-started')}"),
+                         "--b", "/no/such/server")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("/no/such/server: No such file", done.stderr)
+        self.assertEqual(os.listdir(self.directory.name), ["a"])
+        done = run_bench("compare", "--a", SERVER, "--b", "no-such-server")
+        self.assertIn("no-such-server: No such file", done.stderr)
+
+    def test_start_that_fails_spares_the_other_runs(self):
+        starts_once = self.script("b", f"[ ! -e {self.path('was')} ] || exit 7\n"
+                                       f"case \"$*\" in *-p*) touch {self.path('was')};; esac\n"
+                                       f'exec {SERVER} "$@"')
+        done, file = self.compare("--a", SERVER, "--b", f"{starts_once} -a 127.0.0.1 -p {{port}}",
+                                  "--rounds", "8", "--no-floor")
+        self.assertEqual([round["a"]["failed"] for round in file["rounds"]], [None] * 8)
+        self.assertEqual([round["b"]["failed"] for round in file["rounds"]],
+                         [None] + ["could not be started"] * 7)
+        ratio = next(one for one in file["ratios"] if (one["subject"], one["base"]) == ("a", "b"))
+        self.assertEqual((ratio["rounds"], ratio["round_count"], ratio["failed_rounds"]), (1, 8, 7))
+        self.assertIn("in 1 of 8 rounds, no verdict, since runs failed", done.stdout)
+        self.assertIn("exit status 7", done.stderr)
+
+    def test_one_failed_round_leaves_no_verdict(self):
+        fails_once = self.script("b", "case \"$*\" in *-p*) n=$(cat {0} 2>/dev/null || echo 0); "
+                                      "echo $((n + 1)) >{0}; [ $n != 2 ] || exit 7;; esac\n"
+                                      "exec {1} \"$@\"".format(self.path("count"), SERVER))
+        done, file = self.compare("--a", SERVER, "--b", f"{fails_once} -a 127.0.0.1 -p {{port}}",
+                                  "--rounds", "9", "--no-floor", "--aim", "p50<=9*b",
+                                  "--aim", "p50<=900*a-again")
+        ratio = next(one for one in file["ratios"] if (one["subject"], one["base"]) == ("a", "b"))
+        self.assertEqual((ratio["rounds"], ratio["round_count"], ratio["verdict"]), (8, 9, "unknown"))
+        self.assertIsNone(ratio["low"])
+        self.assertEqual([aim["is_met"] for aim in file["aims"]], [None, True])
+        self.assertIn("since runs failed", done.stdout)
+        control = next(one for one in file["ratios"] if one["subject"] == "a-again")
+        self.assertNotEqual(control["verdict"], "unknown")
+
+    def test_server_that_ends_in_the_run_is_told(self):
+        ends = self.script("a", f'{SERVER} "$@" &\nsleep 0.25\nkill $!\necho I give up\nkill -SEGV $$')
+        done = run_bench("rtt", "--server-cmd", f"{ends} -a 127.0.0.1 -p {{port}}", "--no-floor",
+                         "--duration", "600ms", "--quiet", "--json", self.path("out.json"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("I give up", done.stderr)
+        self.assertIn("signal 11", done.stderr)
+        with open(self.path("out.json"), encoding="utf-8") as file:
+            self.assertIn("the server ended during the run", json.load(file)["runs"][0]["failed"])
+
+    def interrupt(self, number, *arguments):
+        """Once the second thing is said to begin. @return what was printed"""
+        os.mkdir(self.path("tmp"))
+        bench = subprocess.Popen([BENCH, *arguments, "--duration", "300ms", "--warmup", "0ms", "--json",
+                                  self.path("out.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True, env={**os.environ, "TMPDIR": self.path("tmp")})
+        said = ""
+        for line in bench.stderr:
+            said += line
+            if "2 of" in line or "1500/s" in line:
+                break
+        bench.send_signal(number)
+        stdout, stderr = bench.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(bench.returncode, 128 + number, said + stderr)
+        self.assertEqual(os.listdir(self.path("tmp")), [])
+        self.assertIn("Interrupted", stdout)
+        with open(self.path("out.json"), encoding="utf-8") as file:
+            return stdout, json.load(file)
+
+    def test_signal_keeps_the_rounds_that_are_whole(self):
+        stdout, file = self.interrupt(signal.SIGINT, *COMPARE, "--rounds", "50", "--no-floor")
+        self.assertEqual([sorted(round) for round in file["rounds"]], [["a", "a-again"]])
+        self.assertTrue(file["is_interrupted"])
+        self.assertIn("Of 50 rounds 1 are here", stdout)
+
+    def test_signal_ends_a_curve(self):
+        _, file = self.interrupt(signal.SIGTERM, "curve", "--server-cmd", SERVER, "--timeout", "1s")
+        self.assertGreaterEqual(len(file["runs"]), 1)
+        self.assertIsNone(file["knee_per_s"])
+
+    def test_open_files_go_as_far_as_they_may(self):
+        seen = self.script("a", f"ulimit -n >{self.path('limit')}\nexec {SERVER} \"$@\"")
+        done = run_bench("rtt", "--server-cmd", f"{seen} -a 127.0.0.1 -p {{port}}", "--no-floor", *BRIEF,
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024)))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(self.path("limit"), encoding="utf-8") as file:
+            self.assertEqual(file.read(), "1024\n")
+        done = run_bench("conns", "--server-cmd", SERVER, "--connections", "1000",
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024)))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("ulimit -n", done.stderr)
+
+    def test_more_connections_than_ports_are_refused(self):
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="utf-8") as file:
+            low, high = map(int, file.read().split())
+        if high - low + 1 >= 60000:
+            self.skipTest("there are ports for all connections")
+        done = run_bench("conns", *URL, "--connections", "60000")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Unix socket", done.stderr)
+
+
+class Curve(Command):
+    def measure(self, *arguments, returncode=0):
+        done = run_bench("curve", "--json", self.path("out.json"), "--quiet", "--warmup", "50ms",
+                         "--timeout", "1s", *arguments)
+        self.assertEqual(done.returncode, returncode, done.stdout + done.stderr)
+        with open(self.path("out.json"), encoding="utf-8") as file:
+            return done.stdout, json.load(file)
+
+    def test_ends_at_its_highest_rate(self):
+        stdout, file = self.measure("--server-cmd", SERVER, "--rate", "40", "--rate-max", "60",
+                                    "--duration", "200ms")
+        self.assertEqual([run["parameters"]["rate"] for run in file["runs"]], [40, 60])
+        self.assertEqual((file["knee_per_s"], file["knee_reason"]), (None, None))
+        self.assertIn("no knee", stdout)
+
+    def test_first_rate_that_fails_is_no_knee(self):
+        broker = FakeBroker(self.directory.name, close_now)
+        self.addCleanup(broker.close)
+        stdout, file = self.measure("--url", broker.url, "--rate", "200", "--duration", "200ms", returncode=1)
+        self.assertEqual(len(file["runs"]), 1)
+        self.assertIsNone(file["knee_per_s"])
+        self.assertNotIn("The knee is behind", stdout)
 
 
 if __name__ == "__main__":
