@@ -18,6 +18,7 @@ SOURCE_DIR = Path(__file__).resolve().parents[2]
 MAN_DIR = Path(os.environ.get("MIDGE_MAN_DIR") or sys.exit("fail: MIDGE_MAN_DIR is not set"))
 SERVER = os.environ.get("MIDGE_SERVER") or sys.exit("fail: MIDGE_SERVER is not set")
 COMMAND = os.environ.get("MIDGE_COMMAND") or sys.exit("fail: MIDGE_COMMAND is not set")
+BENCH = os.environ.get("MIDGE_BENCH") or sys.exit("fail: MIDGE_BENCH is not set")
 LIBRARY = Path(os.environ.get("MIDGE_LIBRARY") or sys.exit("fail: MIDGE_LIBRARY is not set"))
 COMPILER = os.environ.get("CC") or "cc"
 SOURCES = {path.stem: path.read_text() for path in (SOURCE_DIR / "docs" / "man").glob("*.scd")}
@@ -190,6 +191,15 @@ class Man(unittest.TestCase):
     def test_the_pages_of_the_broker_and_its_help_have_the_same_flags(self):
         page = subprocess.check_output([SERVER, "--help"], text=True, timeout=TIMEOUT_S)
         self.assertEqual(flags_of_page(section(SOURCES["midge-server.8"], "OPTIONS")), flags_of_help(page))
+
+    def test_the_page_of_the_benchmark_and_its_help_have_the_same_flags(self):
+        flags = flags_of_page(section(SOURCES["midge-bench.1"], "OPTIONS"))
+        # Its help has several a line.
+        page = subprocess.check_output([BENCH, "--help"], text=True, timeout=TIMEOUT_S)
+        self.assertEqual(flags, set(FLAG.findall(page)))
+        for flag in flags:
+            done = subprocess.run([BENCH, "report", flag], text=True, capture_output=True, timeout=TIMEOUT_S)
+            self.assertNotIn("unrecognized", done.stderr)
 
     def test_the_pages_of_the_command_and_its_help_have_the_same_flags(self):
         connection = flags_of_page(section(SOURCES["midge.1"], "CONNECTION"))
