@@ -386,8 +386,9 @@ static enum midge_status condense(const json_t *file, struct report_place *place
                                   enum report_depth depth, json_t *list)
 {
     static const char *const keys[] = {
-        "midge_bench", "kind",     "label",      "title",   "environment", "command_line", "metric",
-        "aims",        "subjects", "knee_per_s", "summary", "knee_reason", "ratios",       NULL,
+        "midge_bench",  "kind",        "label",  "title",          "environment",
+        "command_line", "metric",      "aims",   "subjects",       "knee_per_s",
+        "summary",      "knee_reason", "ratios", "is_interrupted", NULL,
     };
     const char *kind = json_string_value(json_object_get(file, "kind"));
     json_t *condensed;

@@ -325,6 +325,37 @@ class Drawing(Case):
         self.assertIn("The machine was not quiet", alarms)
         self.assertIn("2 of 10 failed", self.text_of(dom))
 
+    def test_noise_is_a_share_of_the_cpus_that_measured(self):
+        file = fixture.compare(SAMPLES, rounds=2)
+        for one in file["rounds"]:
+            for run in one.values():
+                elapsed = run["foreign"]["elapsed_ns"]
+                run["foreign"].update(here_ns=elapsed // 10, elsewhere_ns=elapsed, steal_ns=0, cpu_count=4)
+        self.assertNotIn("The machine was not quiet", self.text_of(self.dom(file)))
+        for one in file["rounds"]:
+            for run in one.values():
+                run["foreign"]["cpu_count"] = 1
+        self.assertIn("The machine was not quiet", self.text_of(self.dom(file)))
+
+    def test_ratios_say_which_rounds_they_lack(self):
+        file = fixture.compare(SAMPLES, rounds=2)
+        file["is_interrupted"] = True
+        for one in file["ratios"]:
+            one.update(rounds=6, round_count=10, failed_rounds=4, verdict="unknown", middle=0.81, low=None,
+                       high=None)
+        text = self.text_of(self.dom(file))
+        self.assertIn("no verdict, since runs failed (middle 0.81 in 6 of 10 rounds)", text)
+        self.assertIn("This is what there was until then", text)
+
+    def test_aims_have_units(self):
+        file = fixture.compare(SAMPLES, rounds=2)
+        aim = {"is_least": False, "base": None, "low": None, "high": None, "is_met": True}
+        file["aims"] = [{**aim, "metric": "p50", "limit": 30000, "value": 25000},
+                        {**aim, "metric": "each", "limit": 200, "value": 180, "is_failed": True}]
+        text = self.text_of(self.dom(file))
+        self.assertIn("Aim: p50 at most 30.00 µs: met, 25.00 µs", text)
+        self.assertIn("Aim: each at most 200 bytes: unknown, since runs failed, 180 bytes", text)
+
     def test_text_stays_text(self):
         dom = self.dom(Safety.hostile(self))
         self.assertNotIn("<img", dom)
