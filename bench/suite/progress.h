@@ -29,7 +29,7 @@ void midge_progress_init(struct midge_progress *progress, const struct midge_run
 /** When to show the next line, at `until_ns` at the latest. */
 uint64_t midge_progress_next(const struct midge_progress *progress, uint64_t until_ns);
 
-/** Show where it stands, if it is time. */
+/** Show where it stands, now: on one line of the terminal, cut where that ends. */
 void midge_progress_show(struct midge_progress *progress, const struct midge_board *board);
 
 /** Clear the line. */

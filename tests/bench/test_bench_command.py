@@ -4,14 +4,18 @@ Method: options by the hundred, none of which gets as far as to measure; then ru
 against the broker, with outputs that cannot be written, signals, and servers that do not start or end early.
 """
 
+import fcntl
 import json
 import os
+import pty
 import resource
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import unittest
 
 sys.dont_write_bytecode = True
@@ -309,6 +313,26 @@ class Ends(Command):
         done = run_bench("conns", *URL, "--connections", "60000")
         self.assertEqual(done.returncode, 1)
         self.assertIn("Unix socket", done.stderr)
+
+
+class Progress(Command):
+    def test_line_is_no_wider_than_the_terminal(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+        done = subprocess.run([BENCH, "rtt", "--server-cmd", SERVER, "--no-floor", "--duration", "700ms"],
+                              stdout=subprocess.DEVNULL, stderr=slave, timeout=TIMEOUT_S, check=False)
+        os.close(slave)
+        shown = []
+        try:
+            while chunk := os.read(master, 4096):
+                shown.append(chunk)
+        except OSError:
+            pass  # the other end is closed
+        self.assertEqual(done.returncode, 0)
+        lines = [line for line in b"".join(shown).split(b"\r\x1b[K") if line.startswith(b"rtt  ")]
+        self.assertGreaterEqual(len(lines), 2)
+        self.assertLessEqual(max(map(len, lines)), 29)
 
 
 class Curve(Command):
