@@ -585,9 +585,11 @@ static enum midge_status wait_for(struct midge_driver *driver, uint64_t until_ns
         if (status != MIDGE_AGAIN || is_over)
             return status;
         /* Requests that time out cost nothing while there are replies: only after a receive that
-         * waited in vain, or in a wait that has a deadline anyway, is theirs looked for. */
+         * waited in vain, or in a wait that has a deadline anyway, is theirs looked for. Several
+         * connections have no receive that ends by itself. */
         if (driver->next_expiry_ns < until_ns &&
-            (until_ns != UINT64_MAX || is_late || driver->options.is_spinning))
+            (until_ns != UINT64_MAX || is_late || driver->options.is_spinning ||
+             driver->conn_count > 1))
             step_until_ns = driver->next_expiry_ns;
         if (step(driver, step_until_ns) != MIDGE_OK) {
             is_late = true;

@@ -233,6 +233,29 @@ enum midge_status midge_party_publish(struct midge_party *party)
 
 /* --- subscribers --- */
 
+static uint64_t least_received(const struct subscribing *all, uint32_t publisher)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (uint32_t i = 0; i < all->party->options->subscribers; i++) {
+        const uint64_t has = midge_row_get(&all->subscribers[i].received[publisher]);
+
+        least = has < least ? has : least;
+    }
+    return least;
+}
+
+/* Where call-backs come in threads, waits return late, and publishers' windows must not wait for
+ * one. Under the lock. */
+static void say_progress(const struct subscribing *all)
+{
+    struct midge_party *party = all->party;
+
+    for (uint32_t publisher = 0; publisher < party->options->publishers; publisher++)
+        atomic_store_explicit(&party->row->progress[publisher], least_received(all, publisher),
+                              memory_order_relaxed);
+}
+
 /* `now_ns`: when it came; 0 at full speed, where nobody asks. */
 static void take(struct subscriber *subscriber, const struct midge_driver_msg *msg, uint64_t now_ns)
 {
@@ -274,10 +297,14 @@ static void take_locked(void *context, const struct midge_driver_msg *msg)
     struct midge_party *party = subscriber->all->party;
     /* Before the lock: waiting for it is not the library's time. */
     const uint64_t now_ns = party->options->rate > 0 ? midge_party_now_ns() : 0;
+    const uint32_t window = party->options->window;
 
     if (party->library->has_threads)
         (void)pthread_mutex_lock(&party->lock);
     take(subscriber, msg, now_ns);
+    if (party->library->has_threads && party->options->rate == 0 &&
+        midge_row_get(&party->row->done) % (window < 8 ? 1 : window / 8) == 0)
+        say_progress(subscriber->all);
     if (party->library->has_threads)
         (void)pthread_mutex_unlock(&party->lock);
 }
@@ -313,13 +340,8 @@ static bool has_all(struct subscribing *all)
         atomic_load_explicit(&board->published_count, memory_order_acquire) == publishing;
 
     for (uint32_t publisher = 0; publisher < party->options->publishers; publisher++) {
-        uint64_t least = UINT64_MAX;
+        const uint64_t least = least_received(all, publisher);
 
-        for (uint32_t i = 0; i < party->options->subscribers; i++) {
-            const uint64_t has = midge_row_get(&all->subscribers[i].received[publisher]);
-
-            least = has < least ? has : least;
-        }
         atomic_store_explicit(&party->row->progress[publisher], least, memory_order_relaxed);
         for (uint32_t i = 0; is_published && i < board->party_count; i++) {
             if (board->kinds[i] == MIDGE_PARTY_PUBLISH)

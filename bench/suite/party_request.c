@@ -326,36 +326,45 @@ static enum midge_status send_due(struct requesting *all, uint64_t *turn_in_out)
     return status;
 }
 
+/* When to look again: at the next send, or at the end, or when the last reply is overdue. */
+static uint64_t next_look(const struct requesting *all)
+{
+    const struct midge_party *party = all->party;
+    const uint64_t until_ns = party->board->measure_until_ns;
+
+    if (party->options->rate > 0 && all->schedule.next_ns < until_ns)
+        return all->schedule.next_ns;
+    if (atomic_load_explicit(&all->in_flight, memory_order_relaxed) == 0)
+        return until_ns;
+    return until_ns + party->options->timeout_ms * 1000000ull;
+}
+
 /* Until everything has been sent and answered. */
 static enum midge_status run_async(struct requesting *all)
 {
     struct midge_party *party = all->party;
     const uint64_t until_ns = party->board->measure_until_ns;
-    const uint64_t patience_ns = party->options->timeout_ms * 1000000ull;
+    const uint64_t overdue_ns = until_ns + party->options->timeout_ms * 1000000ull;
     uint64_t turn = 0;
     enum midge_status status = MIDGE_OK;
 
     while (status == MIDGE_OK && !midge_party_is_over(party)) {
-        uint64_t wait_until_ns = until_ns + patience_ns;
-
-        if (party->options->rate > 0) {
+        if (party->options->rate > 0)
             status = send_due(all, &turn);
-            if (status != MIDGE_OK)
-                return status;
-            if (all->schedule.next_ns < until_ns)
-                wait_until_ns = all->schedule.next_ns;
-        }
+        if (status != MIDGE_OK)
+            return status;
+
         const uint64_t in_flight = atomic_load_explicit(&all->in_flight, memory_order_relaxed);
         const uint64_t now_ns = midge_party_now_ns();
 
         if (now_ns >= until_ns && in_flight == 0)
             return MIDGE_OK;
-        if (now_ns >= until_ns + patience_ns) {
+        if (now_ns >= overdue_ns) {
             midge_row_add(&party->row->timeouts, in_flight);
             return midge_party_fail(party, MIDGE_E_TIMEOUT, "%llu requests got no reply in time",
                                     (unsigned long long)in_flight);
         }
-        status = party->library->wait_cb(party->driver, wait_until_ns);
+        status = party->library->wait_cb(party->driver, next_look(all));
         if (status == MIDGE_AGAIN)
             status = MIDGE_OK;
     }
