@@ -625,16 +625,31 @@ static enum midge_status wait_for_count(struct midge_driver_conn *conn, const ui
     return MIDGE_OK;
 }
 
+/* A relay answers no PING: what is queued is with the kernel then, and no more is known. */
+static enum midge_status flush_to_relay(struct midge_driver_conn *conn)
+{
+    struct midge_driver *driver = conn->driver;
+    const uint64_t until_ns = after_timeout(driver);
+
+    send_all(driver);
+    while (conn->status == MIDGE_OK && !conn->is_broken &&
+           midge_raw_socket_queued(&conn->socket) > 0) {
+        if (midge_driver_now_ns() >= until_ns)
+            return fail(MIDGE_E_TIMEOUT, "fence", "the relay takes nothing more");
+        (void)step(driver, until_ns);
+        send_all(driver);
+    }
+    return conn->is_broken ? hear_last_words(conn) : conn->status;
+}
+
 static enum midge_status fence(struct midge_driver_conn *conn)
 {
     enum midge_status status;
 
     if (conn->status != MIDGE_OK)
         return conn->status;
-    if (conn->socket.is_relay) {
-        send_all(conn->driver);
-        return conn->is_broken ? hear_last_words(conn) : conn->status;
-    }
+    if (conn->socket.is_relay)
+        return flush_to_relay(conn);
     status = append(conn, "PING\r\n", 6);
     return status == MIDGE_OK ? wait_for_count(conn, &conn->pong_count, ++conn->ping_count, "fence")
                               : status;

@@ -479,6 +479,27 @@ static void print_compare(const json_t *file)
     put_foreign(&foreign);
 }
 
+/* Where, and with what. */
+static void print_machine(const json_t *file)
+{
+    const json_t *environment = json_object_get(file, "environment");
+    const json_t *subject = NULL;
+    size_t index = 0;
+
+    (void)printf("\n%s, %lld CPUs%s, %s; midge-bench %s, commit %s.",
+                 text_of(environment, "cpu_model"),
+                 (long long)json_integer_value(json_object_get(environment, "cpus_online")),
+                 strcmp(text_of(environment, "hypervisor"), "yes") == 0 ? " (virtual machine)" : "",
+                 text_of(environment, "kernel"), text_of(environment, "midge_bench"),
+                 text_of(environment, "commit"));
+    json_array_foreach(json_object_get(file, "subjects"), index, subject)
+    {
+        if (text_of(subject, "version")[0] != '\0' && strchr(text_of(subject, "key"), '-') == NULL)
+            (void)printf(" %s: `%s`.", text_of(subject, "label"), text_of(subject, "version"));
+    }
+    (void)printf("\n");
+}
+
 void midge_output_print(const json_t *file)
 {
     const char *kind = text_of(file, "kind");
@@ -487,6 +508,7 @@ void midge_output_print(const json_t *file)
         print_compare(file);
     else
         print_runs(file, strcmp(kind, "curve") == 0);
+    print_machine(file);
 }
 
 bool midge_output_is_good(const json_t *file)

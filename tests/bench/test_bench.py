@@ -135,6 +135,10 @@ class Scenarios(Bench):
             self.assertIsNone(run["latency"])
             self.assertGreater(run["rate_per_s"], 1000)
 
+    def test_pub_of_large_messages_is_whole_over_relays_too(self):
+        file = self.measure("pub", "--server-cmd", SERVER, "--size", "65536", "--window", "256", *BRIEF)
+        self.assertEqual([run["failed"] for run in file["runs"]], [None] * 3)
+
     def test_pub_at_a_rate_gives_one(self):
         for run in self.run_scenario("pub", "--rate", "500", drivers=DRIVERS):
             self.check_histogram(run["latency"])
