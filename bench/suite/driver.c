@@ -40,20 +40,10 @@ enum midge_status midge_driver_complain(const char *kind, enum midge_status stat
     return status;
 }
 
-static uint64_t read_clock(clockid_t clock)
+uint64_t midge_driver_tick_ns(void)
 {
     struct timespec now;
 
-    (void)clock_gettime(clock, &now);
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-uint64_t midge_driver_now_ns(void)
-{
-    return read_clock(CLOCK_MONOTONIC);
-}
-
-uint64_t midge_driver_tick_ns(void)
-{
-    return read_clock(CLOCK_MONOTONIC_COARSE);
 }

@@ -12,6 +12,7 @@
 
 #include "midge/compiler.h"
 #include "midge/status.h"
+#include "process.h"
 
 /* The header of has_headers. */
 #define MIDGE_DRIVER_HEADER_NAME  "Bench"
@@ -21,10 +22,8 @@
 enum midge_status midge_driver_complain(const char *kind, enum midge_status status,
                                         const char *what, const char *why);
 
-/** CLOCK_MONOTONIC. */
-uint64_t midge_driver_now_ns(void);
-
-/** The same clock as of its last tick, up to some ms ago: for time-outs, at a third of the cost. */
+/** CLOCK_MONOTONIC as of its last tick, up to some ms ago: for time-outs, at a third of the cost.
+ */
 uint64_t midge_driver_tick_ns(void);
 
 /* Requests of one connection at a time; what a program may ask for. */

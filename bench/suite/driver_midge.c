@@ -364,7 +364,7 @@ static enum midge_status step(struct midge_driver *driver, uint64_t until_ns, bo
 
     if (until_ns == UINT64_MAX)
         return midge_loop_wait(driver->loop, MIDGE_FOREVER);
-    now_ns = until_ns == 0 ? 0 : midge_driver_now_ns();
+    now_ns = until_ns == 0 ? 0 : midge_process_now_ns();
     if (!driver->options.is_spinning && now_ns < until_ns && until_ns - now_ns >= NS_PER_MS) {
         const uint64_t left_ms = (until_ns - now_ns) / NS_PER_MS;
 

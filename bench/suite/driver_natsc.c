@@ -219,7 +219,7 @@ static void destroy_conn(struct midge_driver_conn *conn)
 /* @return false: the library's threads did not end */
 static bool await_runners(struct midge_driver *driver)
 {
-    const struct timespec until = make_instant(midge_driver_now_ns() + END_MAX_NS);
+    const struct timespec until = make_instant(midge_process_now_ns() + END_MAX_NS);
     bool is_timely = true;
 
     (void)pthread_mutex_lock(&driver->lock);
@@ -704,7 +704,7 @@ static void sleep_until(struct midge_driver *driver, uint64_t until_ns)
 /* Does not read what each message changes, which would slow down those that change it. */
 static void spin_until(const struct midge_driver *driver, uint64_t until_ns)
 {
-    while (!is_urgent(driver) && midge_driver_now_ns() < until_ns)
+    while (!is_urgent(driver) && midge_process_now_ns() < until_ns)
         midge_cpu_pause();
 }
 
@@ -716,7 +716,7 @@ static uint64_t next_look_ns(const struct midge_driver *driver, uint64_t now_ns,
 
 static enum midge_status wait_for(struct midge_driver *driver, uint64_t until_ns)
 {
-    uint64_t now_ns = until_ns == 0 ? 0 : midge_driver_now_ns();
+    uint64_t now_ns = until_ns == 0 ? 0 : midge_process_now_ns();
     uint64_t look_ns = next_look_ns(driver, now_ns, until_ns);
 
     MIDGE_ASSERT(driver->conns != NULL);
@@ -738,7 +738,7 @@ static enum midge_status wait_for(struct midge_driver *driver, uint64_t until_ns
             spin_until(driver, pause_ns);
         else
             sleep_until(driver, pause_ns);
-        now_ns = midge_driver_now_ns();
+        now_ns = midge_process_now_ns();
     }
 }
 

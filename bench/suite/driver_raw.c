@@ -123,7 +123,7 @@ static const char *version(void)
 
 static uint64_t after_timeout(const struct midge_driver *driver)
 {
-    return midge_driver_now_ns() + driver->options.timeout_ms * UINT64_C(1000000);
+    return midge_process_now_ns() + driver->options.timeout_ms * UINT64_C(1000000);
 }
 
 /* --- create, destroy --- */
@@ -450,7 +450,7 @@ static enum midge_status receive(struct midge_driver_conn *conn, bool may_wait)
 /* From now until an instant. @return false: it is over */
 static bool time_left(uint64_t until_ns, struct timespec *left_out)
 {
-    const uint64_t now_ns = until_ns == 0 ? 0 : midge_driver_now_ns();
+    const uint64_t now_ns = until_ns == 0 ? 0 : midge_process_now_ns();
     const uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
 
     *left_out = (struct timespec){.tv_sec = (time_t)(left_ns / 1000000000),
@@ -510,7 +510,7 @@ static enum midge_status spin(struct midge_driver *driver, uint64_t until_ns)
 
         if (status != MIDGE_AGAIN)
             return status;
-        if (until_ns != UINT64_MAX && (until_ns == 0 || midge_driver_now_ns() >= until_ns))
+        if (until_ns != UINT64_MAX && (until_ns == 0 || midge_process_now_ns() >= until_ns))
             return MIDGE_AGAIN;
         send_all(driver);
         if (driver->open_count == 0)
@@ -580,7 +580,7 @@ static enum midge_status wait_for(struct midge_driver *driver, uint64_t until_ns
         if (driver->pending != NULL)
             send_all(driver);
         if (driver->prepared_count > 0)
-            expire(driver, is_late ? midge_driver_now_ns() : midge_driver_tick_ns());
+            expire(driver, is_late ? midge_process_now_ns() : midge_driver_tick_ns());
         status = take_news(driver);
         if (status != MIDGE_AGAIN || is_over)
             return status;
@@ -594,7 +594,7 @@ static enum midge_status wait_for(struct midge_driver *driver, uint64_t until_ns
         if (step(driver, step_until_ns) != MIDGE_OK) {
             is_late = true;
             is_over =
-                until_ns == 0 || (until_ns != UINT64_MAX && midge_driver_now_ns() >= until_ns);
+                until_ns == 0 || (until_ns != UINT64_MAX && midge_process_now_ns() >= until_ns);
         } else {
             is_over = until_ns == 0;
         }
@@ -619,7 +619,7 @@ static enum midge_status wait_for_count(struct midge_driver_conn *conn, const ui
             driver->unsaid = MIDGE_OK;
             return status; /* the reason has been said */
         }
-        if (*count < target && midge_driver_now_ns() >= until_ns)
+        if (*count < target && midge_process_now_ns() >= until_ns)
             return fail(MIDGE_E_TIMEOUT, what, "no PONG in time");
     }
     return MIDGE_OK;
@@ -634,7 +634,7 @@ static enum midge_status flush_to_relay(struct midge_driver_conn *conn)
     send_all(driver);
     while (conn->status == MIDGE_OK && !conn->is_broken &&
            midge_raw_socket_queued(&conn->socket) > 0) {
-        if (midge_driver_now_ns() >= until_ns)
+        if (midge_process_now_ns() >= until_ns)
             return fail(MIDGE_E_TIMEOUT, "fence", "the relay takes nothing more");
         (void)step(driver, until_ns);
         send_all(driver);
@@ -664,7 +664,7 @@ static enum midge_status shake_hands(struct midge_driver_conn *conn)
     enum midge_status status = MIDGE_OK;
 
     while (!conn->has_info && conn->status == MIDGE_OK) {
-        if (step_one(conn, until_ns) == MIDGE_AGAIN && midge_driver_now_ns() >= until_ns)
+        if (step_one(conn, until_ns) == MIDGE_AGAIN && midge_process_now_ns() >= until_ns)
             return fail(MIDGE_E_TIMEOUT, "connect", "no INFO from the server");
     }
     if (conn->status != MIDGE_OK)
@@ -893,7 +893,7 @@ static enum midge_status await_reply(struct midge_driver_conn *conn)
             return conn->blocking_status;
         if (conn->status != MIDGE_OK || driver->unsaid != MIDGE_OK)
             return conn->status != MIDGE_OK ? conn->status : driver->unsaid;
-        if (is_idle && (until_ns == UINT64_MAX || midge_driver_now_ns() >= until_ns))
+        if (is_idle && (until_ns == UINT64_MAX || midge_process_now_ns() >= until_ns))
             return MIDGE_E_TIMEOUT;
         if (until_ns == UINT64_MAX)
             until_ns = after_timeout(driver);

@@ -17,26 +17,9 @@
 /* Bits of a stamp's number that are no check. */
 #define NUMBER_MASK ((1ull << 56) - 1)
 
-uint64_t midge_party_now_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-}
-
-void midge_party_sleep_until(uint64_t at_ns)
-{
-    const struct timespec at = {.tv_sec = (time_t)(at_ns / NS_PER_S),
-                                .tv_nsec = (long)(at_ns % NS_PER_S)};
-
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR)
-        continue;
-}
-
 static void pause_a_little(void)
 {
-    midge_party_sleep_until(midge_party_now_ns() + PAUSE_NS);
+    midge_process_sleep_until_ns(midge_process_now_ns() + PAUSE_NS);
 }
 
 void midge_row_add(_Atomic uint64_t *counter, uint64_t count)
@@ -101,7 +84,7 @@ enum midge_status midge_party_await_begin(struct midge_party *party)
             return MIDGE_E_CLOSED;
         pause_a_little();
     }
-    midge_party_sleep_until(atomic_load_explicit(&board->begin_at_ns, memory_order_relaxed));
+    midge_process_sleep_until_ns(atomic_load_explicit(&board->begin_at_ns, memory_order_relaxed));
     return MIDGE_OK;
 }
 

@@ -22,6 +22,7 @@
 #include "histogram.h"
 #include "midge/limits.h"
 #include "midge/status.h"
+#include "process.h"
 #include "run.h"
 
 #define MIDGE_PARTIES_MAX 20u
@@ -172,12 +173,6 @@ void midge_party_stamp(struct midge_party *party, struct midge_stamp stamp);
 MIDGE_MUST_CHECK bool midge_party_read_stamp(const struct midge_party *party,
                                              struct midge_slice payload,
                                              struct midge_stamp *stamp_out);
-
-/** CLOCK_MONOTONIC in ns. */
-uint64_t midge_party_now_ns(void);
-
-/** Sleep until CLOCK_MONOTONIC shows that; returns at once if it does. */
-void midge_party_sleep_until(uint64_t at_ns);
 
 /* When the next send is due. Thread: one owner. */
 struct midge_schedule {

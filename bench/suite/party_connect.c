@@ -19,16 +19,16 @@ enum midge_status midge_party_connect(struct midge_party *party)
 
     if (midge_server_usage(getpid(), &before) != MIDGE_OK)
         return MIDGE_E_SYSTEM;
-    row->begin_ns = midge_party_now_ns();
+    row->begin_ns = midge_process_now_ns();
     for (uint32_t i = 0; i < party->conn_count; i++) {
-        const uint64_t begin_ns = midge_party_now_ns();
+        const uint64_t begin_ns = midge_process_now_ns();
         struct midge_driver_conn *conn = NULL;
         const enum midge_status status = party->library->connect_cb(party->driver, &conn);
 
         if (status != MIDGE_OK)
             return midge_party_fail(party, status, "connection %u: %s", i,
                                     midge_status_name(status));
-        row->end_ns = midge_party_now_ns();
+        row->end_ns = midge_process_now_ns();
         midge_histogram_add(&row->latency, row->end_ns - begin_ns, 1);
         midge_row_add(&row->sent, 1);
         midge_row_add(&row->received, 1);
@@ -44,7 +44,7 @@ enum midge_status midge_party_connect(struct midge_party *party)
 
     /* What the server pings is answered. */
     while (status == MIDGE_OK && !midge_party_is_over(party) &&
-           midge_party_now_ns() < party->board->measure_until_ns) {
+           midge_process_now_ns() < party->board->measure_until_ns) {
         status = party->library->wait_cb(party->driver, party->board->measure_until_ns);
         if (status == MIDGE_AGAIN)
             status = MIDGE_OK;

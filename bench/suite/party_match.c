@@ -141,7 +141,7 @@ static enum midge_status take(struct matching *all, const struct midge_server_op
         return MIDGE_OK;
     midge_row_add(&party->row->received, 1);
     if (party->options->rate > 0)
-        midge_histogram_add(&party->row->latency, midge_party_now_ns() - stamp.intended_ns, 1);
+        midge_histogram_add(&party->row->latency, midge_process_now_ns() - stamp.intended_ns, 1);
     return MIDGE_OK;
 }
 
@@ -204,7 +204,7 @@ static enum midge_status turn(struct matching *all, uint64_t sleep_until_ns)
             .fd = sockets[i]->fd,
             .events = (short)(POLLIN | (midge_raw_socket_queued(sockets[i]) > 0 ? POLLOUT : 0))};
     }
-    const uint64_t now_ns = sleep_until_ns == 0 ? 0 : midge_party_now_ns();
+    const uint64_t now_ns = sleep_until_ns == 0 ? 0 : midge_process_now_ns();
 
     if (status == MIDGE_OK && sleep_until_ns > now_ns) {
         const struct timespec left = {.tv_sec = (time_t)((sleep_until_ns - now_ns) / NS_PER_S),
@@ -222,12 +222,12 @@ static enum midge_status fence(struct matching *all, struct midge_raw_socket *so
 {
     const uint64_t wanted = *pongs + 1;
     const uint64_t until_ns =
-        midge_party_now_ns() + all->party->options->timeout_ms * 1000000ull + more_ns;
+        midge_process_now_ns() + all->party->options->timeout_ms * 1000000ull + more_ns;
     enum midge_status status = put_text(socket, "PING\r\n");
 
     while (status == MIDGE_OK && *pongs < wanted && !midge_party_is_over(all->party)) {
-        status = turn(all, midge_party_now_ns() + NAP_NS);
-        if (midge_party_now_ns() > until_ns)
+        status = turn(all, midge_process_now_ns() + NAP_NS);
+        if (midge_process_now_ns() > until_ns)
             return midge_party_fail(all->party, MIDGE_E_TIMEOUT, "no PONG");
     }
     return status;
@@ -253,7 +253,7 @@ static enum midge_status subscribe_all(struct matching *all)
     struct midge_party *party = all->party;
     enum midge_status status = MIDGE_OK;
 
-    party->row->begin_ns = midge_party_now_ns();
+    party->row->begin_ns = midge_process_now_ns();
     for (uint32_t i = 0; status == MIDGE_OK && i < party->options->subscriptions; i++) {
         status = put_sub(all, i);
         while (status == MIDGE_OK && midge_raw_socket_queued(&all->subscriber) > BATCH_LEN)
@@ -262,7 +262,7 @@ static enum midge_status subscribe_all(struct matching *all)
     if (status == MIDGE_OK)
         status =
             fence(all, &all->subscriber, &all->pongs, party->options->subscriptions * SUBSCRIBE_NS);
-    party->row->end_ns = midge_party_now_ns();
+    party->row->end_ns = midge_process_now_ns();
     return status;
 }
 
@@ -337,7 +337,7 @@ static enum midge_status match_all(struct matching *all)
     enum midge_status status = MIDGE_OK;
 
     while (status == MIDGE_OK && !midge_party_is_over(party)) {
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
 
         if (now_ns >= until_ns && all->received == all->sent &&
             (party->options->rate == 0 || all->messages.next_ns >= until_ns))

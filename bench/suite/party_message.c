@@ -140,7 +140,7 @@ static enum midge_status publish_all(struct publishing *all)
     enum midge_status status = MIDGE_OK;
 
     while (status == MIDGE_OK && !midge_party_is_over(party)) {
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
         uint32_t published = 0;
 
         if (now_ns >= party->board->measure_until_ns)
@@ -172,7 +172,7 @@ static enum midge_status publish_at_rate(struct publishing *all)
 
     while (status == MIDGE_OK && !midge_party_is_over(party) &&
            schedule->next_ns < party->board->measure_until_ns) {
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
 
         if (now_ns < schedule->next_ns) {
             status = party->library->wait_cb(party->driver, schedule->next_ns);
@@ -296,7 +296,7 @@ static void take_locked(void *context, const struct midge_driver_msg *msg)
     struct subscriber *subscriber = context;
     struct midge_party *party = subscriber->all->party;
     /* Before the lock: waiting for it is not the library's time. */
-    const uint64_t now_ns = party->options->rate > 0 ? midge_party_now_ns() : 0;
+    const uint64_t now_ns = party->options->rate > 0 ? midge_process_now_ns() : 0;
     const uint32_t window = party->options->window;
 
     if (party->library->has_threads)
@@ -360,7 +360,7 @@ static enum midge_status read_all(struct subscribing *all)
     enum midge_status status = MIDGE_OK;
 
     while (status == MIDGE_OK && !has_all(all) && !midge_party_is_over(party)) {
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
         const uint64_t done = midge_row_get(&party->row->done);
 
         if (done != last_done && now_ns > quiet_from_ns)
@@ -414,11 +414,11 @@ enum midge_status midge_party_stall(struct midge_party *party)
     if (status != MIDGE_OK)
         return status;
     while (!midge_party_is_over(party))
-        midge_party_sleep_until(midge_party_now_ns() + LOOK_NS);
+        midge_process_sleep_until_ns(midge_process_now_ns() + LOOK_NS);
 
-    const uint64_t until_ns = midge_party_now_ns() + STALLED_DRAIN_NS;
+    const uint64_t until_ns = midge_process_now_ns() + STALLED_DRAIN_NS;
 
-    while (status == MIDGE_OK && midge_party_now_ns() < until_ns)
+    while (status == MIDGE_OK && midge_process_now_ns() < until_ns)
         status = party->library->wait_cb(party->driver, until_ns);
     /* A server that closes a slow consumer may say -ERR first, which is no MIDGE_E_EOF. */
     if (status < 0)

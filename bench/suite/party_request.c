@@ -169,7 +169,7 @@ static void take(struct requester *requester, enum midge_status status, struct m
     record(party, stamp.intended_ns, slot->sent_ns, now_ns);
     free_slot(all, slot);
     if (party->options->rate == 0 && now_ns < party->board->measure_until_ns) {
-        const uint64_t begin_ns = midge_party_now_ns();
+        const uint64_t begin_ns = midge_process_now_ns();
 
         (void)begin(requester, begin_ns, begin_ns); /* a failure is told */
     }
@@ -179,7 +179,7 @@ static void take_locked(void *context, enum midge_status status, struct midge_sl
 {
     struct requester *requester = context;
     /* Before the lock: waiting for it is not the library's time. */
-    const uint64_t now_ns = midge_party_now_ns();
+    const uint64_t now_ns = midge_process_now_ns();
 
     lock(requester->all->party);
     take(requester, status, payload, now_ns);
@@ -267,7 +267,7 @@ static enum midge_status run_blocking(struct requesting *all)
     enum midge_status status = MIDGE_OK;
 
     for (uint64_t number = 0; status == MIDGE_OK && !midge_party_is_over(party); number++) {
-        const uint64_t begin_ns = midge_party_now_ns();
+        const uint64_t begin_ns = midge_process_now_ns();
         const struct midge_stamp stamp = {number, begin_ns};
         struct midge_slice reply;
         struct midge_stamp found;
@@ -280,7 +280,7 @@ static enum midge_status run_blocking(struct requesting *all)
         midge_party_stamp(party, stamp);
         status = party->library->request_cb(all->requesters[0].conn, MIDGE_PARTY_REQUESTS, payload,
                                             &reply);
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
 
         if (status != MIDGE_OK) {
             midge_row_add(&party->row->timeouts, status == MIDGE_E_TIMEOUT ? 1 : 0);
@@ -309,11 +309,11 @@ static enum midge_status send_due(struct requesting *all, uint64_t *turn_in_out)
     while (status == MIDGE_OK && schedule->next_ns < party->board->measure_until_ns) {
         const uint64_t intended_ns = schedule->next_ns;
 
-        if (intended_ns > midge_party_now_ns())
+        if (intended_ns > midge_process_now_ns())
             break;
         lock(party);
 
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
 
         if (midge_party_is_measured(party, intended_ns) &&
             (double)(now_ns - intended_ns) > schedule->interval_ns)
@@ -355,7 +355,7 @@ static enum midge_status run_async(struct requesting *all)
             return status;
 
         const uint64_t in_flight = atomic_load_explicit(&all->in_flight, memory_order_relaxed);
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
 
         if (now_ns >= until_ns && in_flight == 0)
             return MIDGE_OK;
@@ -381,7 +381,7 @@ static enum midge_status start_closed(struct requesting *all)
     for (uint32_t i = 0; status == MIDGE_OK && i < count; i++) {
         lock(party);
 
-        const uint64_t now_ns = midge_party_now_ns();
+        const uint64_t now_ns = midge_process_now_ns();
 
         status = begin(&all->requesters[i % party->options->requesters], now_ns, now_ns);
         unlock(party);

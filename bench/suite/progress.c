@@ -24,7 +24,7 @@ void midge_progress_init(struct midge_progress *progress, const struct midge_run
 
 uint64_t midge_progress_next(const struct midge_progress *progress, uint64_t until_ns)
 {
-    const uint64_t now_ns = midge_party_now_ns();
+    const uint64_t now_ns = midge_process_now_ns();
     /* Counted from the last line, so that the time it takes does not add up. */
     const uint64_t planned_ns = progress->shown_at_ns + INTERVAL_NS;
     const uint64_t next_ns = planned_ns > now_ns ? planned_ns : now_ns + INTERVAL_NS;
@@ -56,7 +56,7 @@ static void put_percentiles(struct midge_progress *progress, const struct midge_
 
 void midge_progress_show(struct midge_progress *progress, const struct midge_board *board)
 {
-    const uint64_t now_ns = midge_party_now_ns();
+    const uint64_t now_ns = midge_process_now_ns();
     const double passed_s = ((double)now_ns - (double)progress->measure_from_ns) / 1e9;
     char text[LINE_CAP] = "";
     uint64_t done = 0;

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "party.h"
 #include "progress.h"
 #include "server.h"
+#include "server_process.h"
 
 #define NS_PER_MS 1000000ull
 #define NS_PER_S  1000000000ull
@@ -137,7 +137,7 @@ static bool is_publishing(const struct run *run)
 }
 
 /* In the process of a party. Does not return. */
-static void live(struct run *run, uint32_t index, pid_t parent)
+static void live(struct run *run, uint32_t index)
 {
     struct midge_party party = {
         .kind = run->board->kinds[index],
@@ -151,12 +151,8 @@ static void live(struct run *run, uint32_t index, pid_t parent)
         .conn_count = run->conn_counts[index],
     };
 
-    /* Ends with the parent, and sleeps until when it asked for instead of 50 us longer. */
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)prctl(PR_SET_TIMERSLACK, 1ul);
+    midge_process_be_punctual();
     (void)signal(SIGINT, SIG_IGN); /* the parent gets it too, and ends the run */
-    if (getppid() != parent)
-        _exit(EXIT_FAILURE); /* it ended before the first of these calls */
     if (run->options->load_cpus != NULL &&
         sched_setaffinity(0, sizeof *run->options->load_cpus, run->options->load_cpus) != 0) {
         (void)midge_party_fail(&party, MIDGE_E_SYSTEM, "the load cannot run on its CPUs: %s",
@@ -179,8 +175,6 @@ static bool has_failed(const struct run *run)
 
 static enum midge_status start(struct run *run)
 {
-    const pid_t parent = getpid();
-
     for (uint32_t i = 0; i < run->board->party_count; i++) {
         midge_histogram_init(&run->board->rows[i].latency);
         midge_histogram_init(&run->board->rows[i].service);
@@ -188,30 +182,17 @@ static enum midge_status start(struct run *run)
     /* What is buffered would be written by every party. */
     (void)fflush(NULL);
     for (uint32_t i = 0; i < run->board->party_count; i++) {
-        const pid_t pid = fork();
+        pid_t pid = 0;
 
-        if (pid < 0) {
+        if (midge_process_fork(&pid) != MIDGE_OK) {
             (void)fprintf(stderr, "midge-bench: fork: %s\n", strerror(errno));
             return MIDGE_E_SYSTEM;
         }
         if (pid == 0)
-            live(run, i, parent);
+            live(run, i);
         run->pids[i] = pid;
     }
     return MIDGE_OK;
-}
-
-/* A child of ours that has ended is a zombie until its owner reaps it, which kill() does not see.
- */
-static bool has_server_ended(pid_t pid)
-{
-    siginfo_t info = {.si_pid = 0};
-
-    if (pid == 0)
-        return false;
-    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
-        return info.si_pid != 0;
-    return kill(pid, 0) != 0 && errno == ESRCH;
 }
 
 /* Notice a party that has ended. One that failed by itself has told why; one that was killed not.
@@ -229,7 +210,7 @@ static void watch(struct run *run)
         else if (WEXITSTATUS(state) != EXIT_SUCCESS)
             fail(run, "a process of the load failed");
     }
-    if (has_server_ended(run->options->server_pid))
+    if (run->options->server_pid != 0 && midge_server_process_has_ended(run->options->server_pid))
         fail(run, "the server has ended");
     if (midge_interrupt_signal() != 0)
         fail(run, "interrupted");
@@ -244,28 +225,26 @@ static bool await(struct run *run, const _Atomic uint32_t *count, uint32_t wante
         watch(run);
         if (has_failed(run))
             return false;
-        if (midge_party_now_ns() > until_ns) {
+        if (midge_process_now_ns() > until_ns) {
             fail(run, "the load did not get ready, or did not end, in time");
             return false;
         }
-        midge_party_sleep_until(midge_party_now_ns() + LOOK_NS);
+        midge_process_sleep_until_ns(midge_process_now_ns() + LOOK_NS);
     }
     return !has_failed(run);
 }
 
+/* 0 of one that has been reaped, or ends at this moment. */
 static uint64_t cpu_of(pid_t pid)
 {
-    clockid_t clock;
-    struct timespec used;
+    uint64_t ns = 0;
 
-    if (pid == 0 || clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
-        return 0;
-    return (uint64_t)used.tv_sec * NS_PER_S + (uint64_t)used.tv_nsec;
+    return midge_process_cpu_ns(pid, &ns) == MIDGE_OK ? ns : 0;
 }
 
 static void read_all(struct run *run, struct reading *reading)
 {
-    reading->at_ns = midge_party_now_ns();
+    reading->at_ns = midge_process_now_ns();
     reading->done = 0;
     reading->begun = 0;
     reading->load_cpu_ns = 0;
@@ -286,10 +265,10 @@ static void read_all(struct run *run, struct reading *reading)
 /* Look after the parties until that time, and show how it goes. */
 static void sleep_and_show(struct run *run, struct midge_progress *progress, uint64_t until_ns)
 {
-    while (midge_party_now_ns() < until_ns && !has_failed(run)) {
+    while (midge_process_now_ns() < until_ns && !has_failed(run)) {
         const uint64_t next_ns = midge_progress_next(progress, until_ns);
 
-        midge_party_sleep_until(next_ns);
+        midge_process_sleep_until_ns(next_ns);
         if (next_ns == until_ns)
             break; /* a reading follows at once: nothing may come between */
         midge_progress_show(progress, run->board);
@@ -304,7 +283,7 @@ static bool measure_for_a_time(struct run *run)
     struct midge_board *board = run->board;
     struct midge_progress progress;
     uint32_t active_count = 0;
-    const uint64_t begin_ns = midge_party_now_ns() + HEAD_START_NS;
+    const uint64_t begin_ns = midge_process_now_ns() + HEAD_START_NS;
 
     board->measure_from_ns = begin_ns + options->warmup_ms * NS_PER_MS;
     board->measure_until_ns = board->measure_from_ns + options->duration_ms * NS_PER_MS;
@@ -320,7 +299,7 @@ static bool measure_for_a_time(struct run *run)
     for (uint32_t i = 0; i < board->party_count; i++)
         active_count += is_passive(board->kinds[i]) ? 0 : 1;
     return await(run, &board->finished_count, active_count,
-                 midge_party_now_ns() + 2 * options->timeout_ms * NS_PER_MS + PATIENCE_NS);
+                 midge_process_now_ns() + 2 * options->timeout_ms * NS_PER_MS + PATIENCE_NS);
 }
 
 static bool measure(struct run *run)
@@ -332,7 +311,7 @@ static bool measure(struct run *run)
         conns * CONNECT_PATIENCE_NS + options->subscriptions * SUBSCRIBE_PATIENCE_NS;
 
     if (!await(run, &run->board->ready_count, run->board->party_count,
-               midge_party_now_ns() + options->timeout_ms * NS_PER_MS + PATIENCE_NS + many_ns))
+               midge_process_now_ns() + options->timeout_ms * NS_PER_MS + PATIENCE_NS + many_ns))
         return false;
     if (midge_server_usage(options->server_pid, &run->ready) != MIDGE_OK)
         fail(run, "the server has ended");
@@ -342,7 +321,7 @@ static bool measure(struct run *run)
 /* Those that wait for messages without end are ended; the others end by themselves. */
 static void end(struct run *run)
 {
-    const uint64_t until_ns = midge_party_now_ns() + PATIENCE_NS;
+    const uint64_t until_ns = midge_process_now_ns() + PATIENCE_NS;
     bool is_any = true;
 
     /* Release pairs with the acquire in midge_party_is_over(). */
@@ -359,12 +338,12 @@ static void end(struct run *run)
         for (uint32_t i = 0; i < run->board->party_count; i++) {
             if (run->pids[i] != 0 && waitpid(run->pids[i], NULL, WNOHANG) == run->pids[i])
                 run->pids[i] = 0;
-            if (run->pids[i] != 0 && midge_party_now_ns() > until_ns)
+            if (run->pids[i] != 0 && midge_process_now_ns() > until_ns)
                 (void)kill(run->pids[i], SIGKILL);
             is_any = is_any || run->pids[i] != 0;
         }
         if (is_any)
-            midge_party_sleep_until(midge_party_now_ns() + LOOK_NS);
+            midge_process_sleep_until_ns(midge_process_now_ns() + LOOK_NS);
     }
 }
 

@@ -131,7 +131,10 @@ bool midge_server_process_has_ended(pid_t pid)
 {
     siginfo_t info = {.si_pid = 0};
 
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid;
+    /* A child that has ended is there until it is reaped, which kill() does not see. */
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+        return info.si_pid == pid;
+    return kill(pid, 0) != 0 && errno == ESRCH;
 }
 
 void midge_server_process_reap(pid_t pid, char *text_out, uint32_t cap)

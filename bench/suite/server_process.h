@@ -32,7 +32,7 @@ MIDGE_MUST_CHECK enum midge_status midge_server_process_start(const char *name, 
                                                               const cpu_set_t *cpus, int output,
                                                               pid_t *pid_out);
 
-/** True if a child has ended; it is not reaped. */
+/** True if a process has ended; a child of ours is not reaped. */
 MIDGE_MUST_CHECK bool midge_server_process_has_ended(pid_t pid);
 
 /** Reap a child that has ended. @param text_out  how: "with exit status 1", "by signal 9 (Killed)"

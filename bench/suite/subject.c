@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "floor.h"
 #include "interrupt.h"
 #include "place.h"
+#include "process.h"
 #include "server.h"
 
 bool midge_subject_can_be_relayed(const struct midge_run_options *run)
@@ -155,7 +155,6 @@ static void relay(const struct midge_bench_options *options, bool is_uring,
         .is_uring = is_uring,
     };
 
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)signal(SIGTERM, SIG_DFL); /* by which it is stopped */
     if (CPU_COUNT(&options->server_cpus) > 0 &&
         sched_setaffinity(0, sizeof options->server_cpus, &options->server_cpus) != 0) {
@@ -185,14 +184,12 @@ static enum midge_status start_relay(const struct midge_bench_options *options, 
         return MIDGE_E_SYSTEM;
     }
     (void)fflush(NULL);
-    server_out->pid = fork();
-    if (server_out->pid == 0)
-        relay(options, is_uring, &endpoint);
-    if (server_out->pid < 0) {
+    if (midge_process_fork(&server_out->pid) != MIDGE_OK) {
         (void)fprintf(stderr, "midge-bench: fork: %s\n", strerror(errno));
-        server_out->pid = 0;
         return MIDGE_E_SYSTEM;
     }
+    if (server_out->pid == 0)
+        relay(options, is_uring, &endpoint);
     return MIDGE_OK;
 }
 

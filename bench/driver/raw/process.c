@@ -38,7 +38,8 @@ void midge_process_sleep_until_ns(uint64_t at_ns)
     const struct timespec until = {.tv_sec = (time_t)(at_ns / 1000000000ull),
                                    .tv_nsec = (long)(at_ns % 1000000000ull)};
 
-    (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+        continue;
 }
 
 void midge_process_be_punctual(void)
