@@ -1,13 +1,13 @@
 /* What all parties of a run share; see party.h. */
 #include "party.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "random.h"
 
 /* Pause while waiting for others, who take milliseconds. */
 #define PAUSE_NS 200000ull
@@ -19,7 +19,7 @@
 
 static void pause_a_little(void)
 {
-    midge_process_sleep_until_ns(midge_process_now_ns() + PAUSE_NS);
+    midge_process_sleep_ns(PAUSE_NS);
 }
 
 void midge_row_add(_Atomic uint64_t *counter, uint64_t count)
@@ -113,7 +113,7 @@ static uint64_t check_of(uint64_t number, uint64_t intended_ns)
 {
     uint64_t mixed = number ^ intended_ns;
 
-    return midge_schedule_random(&mixed) & ~NUMBER_MASK;
+    return midge_random_next(&mixed) & ~NUMBER_MASK;
 }
 
 void midge_party_stamp(struct midge_party *party, struct midge_stamp stamp)
@@ -215,15 +215,6 @@ enum midge_status midge_party_live(struct midge_party *party)
     return status;
 }
 
-uint64_t midge_schedule_random(uint64_t *state)
-{
-    uint64_t mixed = *state += 0x9e3779b97f4a7c15ull;
-
-    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9ull;
-    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebull;
-    return mixed ^ mixed >> 31;
-}
-
 void midge_schedule_init(struct midge_schedule *schedule, uint32_t rate,
                          enum midge_run_arrivals arrivals, uint64_t seed, uint64_t begin_at_ns)
 {
@@ -241,7 +232,7 @@ void midge_schedule_advance(struct midge_schedule *schedule)
 
     if (schedule->arrivals == MIDGE_RUN_POISSON) {
         /* 53 bits make a double in [0, 1); its complement has a logarithm. */
-        const double uniform = (double)(midge_schedule_random(&schedule->random) >> 11) * 0x1p-53;
+        const double uniform = (double)(midge_random_next(&schedule->random) >> 11) * 0x1p-53;
 
         step_ns = -log1p(-uniform) * schedule->interval_ns;
     }

@@ -190,7 +190,4 @@ void midge_schedule_init(struct midge_schedule *schedule, uint32_t rate,
 /** Go on to the one after it. Cost: some ns, a logarithm for Poisson. */
 void midge_schedule_advance(struct midge_schedule *schedule);
 
-/** The next random number of a splitmix64 sequence. Source: prng.di.unimi.it */
-uint64_t midge_schedule_random(uint64_t *state);
-
 #endif

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "party.h"
+#include "random.h"
 #include "raw_socket.h"
 
 #define GROUPS 1000u
@@ -96,7 +97,7 @@ static enum midge_status put_change(struct matching *all)
 
     if (half == 0)
         return MIDGE_OK;
-    const uint64_t index = 2 * (midge_schedule_random(&all->random) % half) + 1;
+    const uint64_t index = 2 * (midge_random_next(&all->random) % half) + 1;
     const int len = snprintf(line, sizeof line, "UNSUB %llu\r\n", (unsigned long long)index + 1);
 
     status = put(&all->subscriber, line, len, midge_slice_make(NULL, 0));
@@ -107,7 +108,7 @@ static enum midge_status put_message(struct matching *all, uint64_t intended_ns)
 {
     struct midge_party *party = all->party;
     const uint32_t half = (party->options->subscriptions + 1) / 2;
-    const uint64_t index = 2 * (midge_schedule_random(&all->random) % half);
+    const uint64_t index = 2 * (midge_random_next(&all->random) % half);
     char line[LINE_CAP];
     const int len = snprintf(line, sizeof line, "PUB fleet.%llu.unit.%llu.state %u\r\n",
                              (unsigned long long)(index % GROUPS), (unsigned long long)index,

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "random.h"
+
 #define SEED 1u
 
 /* Logarithms of ratios that differ by less are equal but for rounding. */
@@ -35,22 +37,10 @@ static void sort(double *values, uint32_t count)
     qsort(values, count, sizeof *values, compare_doubles);
 }
 
-/* splitmix64, of which any seed is a good one. Source: prng.di.unimi.it, public domain. */
-static uint64_t random_next(uint64_t *state)
-{
-    *state += 0x9e3779b97f4a7c15u;
-
-    uint64_t mixed = *state;
-
-    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9u;
-    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebu;
-    return mixed ^ (mixed >> 31);
-}
-
 /* 0..count - 1. Some come up more often than others by count / 2^32: nobody can see it. */
 static uint32_t random_index(uint64_t *state, uint32_t count)
 {
-    return (uint32_t)(((random_next(state) >> 32) * count) >> 32);
+    return (uint32_t)(((midge_random_next(state) >> 32) * count) >> 32);
 }
 
 /* How many are left out at each end. */
