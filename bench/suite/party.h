@@ -145,6 +145,20 @@ void midge_party_finish(struct midge_party *party);
 /** Disconnect, and end threads that call back. */
 void midge_party_close(struct midge_party *party);
 
+/** Where the library calls back in threads, keep them out of what the party counts; else nothing.
+ */
+static inline void midge_party_lock(struct midge_party *party)
+{
+    if (party->library->has_threads)
+        (void)pthread_mutex_lock(&party->lock);
+}
+
+static inline void midge_party_unlock(struct midge_party *party)
+{
+    if (party->library->has_threads)
+        (void)pthread_mutex_unlock(&party->lock);
+}
+
 /** True once the run is over or has failed. */
 bool midge_party_is_over(const struct midge_party *party);
 

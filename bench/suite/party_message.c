@@ -299,14 +299,12 @@ static void take_locked(void *context, const struct midge_driver_msg *msg)
     const uint64_t now_ns = party->options->rate > 0 ? midge_process_now_ns() : 0;
     const uint32_t window = party->options->window;
 
-    if (party->library->has_threads)
-        (void)pthread_mutex_lock(&party->lock);
+    midge_party_lock(party);
     take(subscriber, msg, now_ns);
     if (party->library->has_threads && party->options->rate == 0 &&
         midge_row_get(&party->row->done) % (window < 8 ? 1 : window / 8) == 0)
         say_progress(subscriber->all);
-    if (party->library->has_threads)
-        (void)pthread_mutex_unlock(&party->lock);
+    midge_party_unlock(party);
 }
 
 static enum midge_status connect_subscriber(struct midge_party *party, void *context,

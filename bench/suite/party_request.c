@@ -48,18 +48,6 @@ struct requesting {
     struct midge_schedule schedule; /* open loop */
 };
 
-static void lock(struct midge_party *party)
-{
-    if (party->library->has_threads)
-        (void)pthread_mutex_lock(&party->lock);
-}
-
-static void unlock(struct midge_party *party)
-{
-    if (party->library->has_threads)
-        (void)pthread_mutex_unlock(&party->lock);
-}
-
 static void record(struct midge_party *party, uint64_t intended_ns, uint64_t sent_ns,
                    uint64_t now_ns)
 {
@@ -181,9 +169,9 @@ static void take_locked(void *context, enum midge_status status, struct midge_sl
     /* Before the lock: waiting for it is not the library's time. */
     const uint64_t now_ns = midge_process_now_ns();
 
-    lock(requester->all->party);
+    midge_party_lock(requester->all->party);
     take(requester, status, payload, now_ns);
-    unlock(requester->all->party);
+    midge_party_unlock(requester->all->party);
 }
 
 static enum midge_status connect_responders(struct midge_party *party)
@@ -311,7 +299,7 @@ static enum midge_status send_due(struct requesting *all, uint64_t *turn_in_out)
 
         if (intended_ns > midge_process_now_ns())
             break;
-        lock(party);
+        midge_party_lock(party);
 
         const uint64_t now_ns = midge_process_now_ns();
 
@@ -320,7 +308,7 @@ static enum midge_status send_due(struct requesting *all, uint64_t *turn_in_out)
             midge_row_add(&party->row->late, 1);
         status = begin(&all->requesters[(*turn_in_out)++ % party->options->requesters], intended_ns,
                        now_ns);
-        unlock(party);
+        midge_party_unlock(party);
         midge_schedule_advance(schedule);
     }
     return status;
@@ -379,12 +367,12 @@ static enum midge_status start_closed(struct requesting *all)
     enum midge_status status = MIDGE_OK;
 
     for (uint32_t i = 0; status == MIDGE_OK && i < count; i++) {
-        lock(party);
+        midge_party_lock(party);
 
         const uint64_t now_ns = midge_process_now_ns();
 
         status = begin(&all->requesters[i % party->options->requesters], now_ns, now_ns);
-        unlock(party);
+        midge_party_unlock(party);
     }
     return status;
 }
