@@ -133,7 +133,7 @@ static uint32_t failed_rounds(const struct rounds *rounds, const char *key)
     for (uint32_t i = 0; i < rounds->round_count; i++) {
         const json_t *run = json_object_get(json_array_get(rounds->done, i), key);
 
-        count += run != NULL && !json_is_null(json_object_get(run, "failed")) ? 1 : 0;
+        count += run != NULL && midge_metric_has_failed(run) ? 1 : 0;
     }
     return count;
 }
@@ -308,7 +308,7 @@ static enum midge_status run_rate(const struct midge_subject *subject,
     if (status != MIDGE_OK)
         return status;
     /* A run that was interrupted is no point, and no knee. */
-    if (midge_interrupt_signal() != 0 && !json_is_null(json_object_get(run, "failed"))) {
+    if (midge_interrupt_signal() != 0 && midge_metric_has_failed(run)) {
         json_decref(run);
         return MIDGE_OK;
     }

@@ -27,13 +27,18 @@ const struct midge_metric midge_metrics[MIDGE_METRICS] = {
                                  false},
 };
 
+bool midge_metric_has_failed(const json_t *run)
+{
+    return !json_is_null(json_object_get(run, "failed"));
+}
+
 double midge_metric_of(const json_t *run, enum midge_metric_index metric)
 {
     const struct midge_metric *which = &midge_metrics[metric];
     const json_t *object = which->object == NULL ? run : json_object_get(run, which->object);
     const json_t *value = json_object_get(object, which->key);
 
-    if (!json_is_null(json_object_get(run, "failed")) || !json_is_number(value))
+    if (midge_metric_has_failed(run) || !json_is_number(value))
         return NAN;
     return json_number_value(value);
 }

@@ -46,6 +46,9 @@ struct midge_metric {
 
 extern const struct midge_metric midge_metrics[MIDGE_METRICS];
 
+/** True if a run failed, so that it has no figures; also if it does not say that it did not. */
+bool midge_metric_has_failed(const json_t *run);
+
 /** The value of a run; NAN where it is unknown or the run has failed. */
 double midge_metric_of(const json_t *run, enum midge_metric_index metric);
 

@@ -130,7 +130,7 @@ static void put_run_notes(const json_t *run)
     }
     json_object_foreach(json_object_get(run, "scenario_figures"), key, figure)(void)
         printf("; %s %.0f", key, json_number_value(figure));
-    if (!json_is_null(json_object_get(run, "failed")))
+    if (midge_metric_has_failed(run))
         (void)printf("; FAILED: %s", text_of(run, "failed"));
     (void)printf(".\n");
 }
@@ -334,49 +334,57 @@ static void print_primary(const json_t *file)
     }
 }
 
+/* Ratios stand in the order of their metrics. True for the first one of each. */
+static bool begins_metric(const json_t *ratios, size_t index)
+{
+    return index == 0 || strcmp(text_of(json_array_get(ratios, index), "metric"),
+                                text_of(json_array_get(ratios, index - 1), "metric")) != 0;
+}
+
+/* One pair in all metrics. */
+static void put_pair(const json_t *file, const json_t *pair)
+{
+    const json_t *ratios = json_object_get(file, "ratios");
+    const json_t *ratio = NULL;
+    size_t index = 0;
+
+    (void)printf("\n| %s / %s |", label_of(file, text_of(pair, "subject")),
+                 label_of(file, text_of(pair, "base")));
+    json_array_foreach(ratios, index, ratio)
+    {
+        if (!begins_metric(ratios, index))
+            continue;
+        (void)printf(" ");
+        put_ratio(find_ratio(file, pair, text_of(ratio, "metric")));
+        (void)printf(" |");
+    }
+}
+
 /* Pairs in rows, metrics in columns. The rows are the pairs of the first metric for which there is
  * any ratio. */
 static void print_ratios(const json_t *file)
 {
     const json_t *ratios = json_object_get(file, "ratios");
-    const char *first = text_of(json_array_get(ratios, 0), "metric");
-    const json_t *pair = NULL;
     const json_t *ratio = NULL;
     size_t index = 0;
-    size_t other = 0;
+    size_t metric_count = 0;
 
     (void)printf("\n| ratio (95 %%) |");
     json_array_foreach(ratios, index, ratio)
     {
-        const json_t *before = json_array_get(ratios, index == 0 ? 0 : index - 1);
-
-        if (index == 0 || strcmp(text_of(ratio, "metric"), text_of(before, "metric")) != 0)
+        if (begins_metric(ratios, index)) {
             (void)printf(" %s |", text_of(ratio, "metric"));
+            metric_count++;
+        }
     }
     (void)printf("\n|---|");
+    for (size_t i = 0; i < metric_count; i++)
+        (void)printf("--:|");
     json_array_foreach(ratios, index, ratio)
     {
-        const json_t *before = json_array_get(ratios, index == 0 ? 0 : index - 1);
-
-        if (index == 0 || strcmp(text_of(ratio, "metric"), text_of(before, "metric")) != 0)
-            (void)printf("--:|");
-    }
-    json_array_foreach(ratios, other, pair)
-    {
-        if (strcmp(text_of(pair, "metric"), first) != 0)
+        if (index > 0 && begins_metric(ratios, index))
             break;
-        (void)printf("\n| %s / %s |", label_of(file, text_of(pair, "subject")),
-                     label_of(file, text_of(pair, "base")));
-        json_array_foreach(ratios, index, ratio)
-        {
-            const json_t *before = json_array_get(ratios, index == 0 ? 0 : index - 1);
-
-            if (index != 0 && strcmp(text_of(ratio, "metric"), text_of(before, "metric")) == 0)
-                continue;
-            (void)printf(" ");
-            put_ratio(find_ratio(file, pair, text_of(ratio, "metric")));
-            (void)printf(" |");
-        }
+        put_pair(file, ratio);
     }
     (void)printf("\n\n≈: no difference is shown.\n");
 }
@@ -440,7 +448,7 @@ static void print_rounds(const json_t *file)
     {
         json_object_foreach(round, key, run)
         {
-            if (!json_is_null(json_object_get(run, "failed")))
+            if (midge_metric_has_failed(run))
                 (void)printf("\nRound %zu, %s: FAILED: %s\n", index + 1, text_of(run, "label"),
                              text_of(run, "failed"));
         }
@@ -525,7 +533,7 @@ bool midge_output_is_good(const json_t *file)
     {
         json_object_foreach(round, key, run)
         {
-            if (!json_is_null(json_object_get(run, "failed")))
+            if (midge_metric_has_failed(run))
                 return false;
         }
     }
