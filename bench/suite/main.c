@@ -84,8 +84,9 @@ static void finish(const struct midge_bench_options *options, json_t *environmen
 }
 
 /* Measure, print and write. @return enum midge_exit */
-static int bench(const struct midge_bench_options *options, json_t *environment)
+static int bench(const struct midge_bench_options *options, int argc, char *const *argv)
 {
+    json_t *environment = NULL;
     json_t *file = NULL;
     bool is_good = false;
 
@@ -93,6 +94,7 @@ static int bench(const struct midge_bench_options *options, json_t *environment)
     if (midge_preflight_check(options) != MIDGE_OK || midge_output_check(options) != MIDGE_OK)
         return MIDGE_EXIT_FAILED;
     midge_interrupt_install();
+    environment = midge_environment_describe(argc, argv); /* with all CPUs that are allowed */
     step_aside(options);
     if (measure(options, &file) == MIDGE_OK) {
         finish(options, environment, file);
@@ -102,6 +104,7 @@ static int bench(const struct midge_bench_options *options, json_t *environment)
         is_good = midge_output_write(options, file) == MIDGE_OK && is_good;
         json_decref(file);
     }
+    json_decref(environment);
     if (midge_interrupt_signal() != 0)
         return MIDGE_EXIT_SIGNAL + midge_interrupt_signal();
     return is_good ? MIDGE_EXIT_OK : MIDGE_EXIT_FAILED;
@@ -110,20 +113,25 @@ static int bench(const struct midge_bench_options *options, json_t *environment)
 int main(int argc, char **argv)
 {
     struct midge_bench_options options;
-    json_t *environment = midge_environment_describe(argc, argv);
+    /* Parsing changes the words and their order; the record has them as they were. */
+    char **words = calloc((size_t)argc + 1, sizeof(char *));
     bool is_done = false;
-    const enum midge_status status = midge_options_parse(argc, argv, &options, &is_done);
+    enum midge_status status = MIDGE_E_MEMORY;
     int result = MIDGE_EXIT_OK;
 
+    if (words == NULL)
+        return MIDGE_EXIT_FAILED;
+    memcpy(words, argv, (size_t)argc * sizeof(char *));
+    status = midge_options_parse(argc, words, &options, &is_done);
     if (status != MIDGE_OK)
         result = MIDGE_EXIT_USAGE;
     else if (!is_done && options.command != MIDGE_COMMAND_REPORT)
-        result = bench(&options, environment);
+        result = bench(&options, argc, argv);
     else if (!is_done && midge_report_convert((const char *const *)options.files,
                                               options.file_count, options.report_path) != MIDGE_OK)
         result = MIDGE_EXIT_FAILED;
     if (midge_output_flush_stdout() != MIDGE_OK && result == MIDGE_EXIT_OK)
         result = MIDGE_EXIT_FAILED;
-    json_decref(environment);
+    free(words);
     return result;
 }
