@@ -11,23 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
 
 sys.dont_write_bytecode = True
+from bench_case import BENCH, SERVER, TIMEOUT_S, BenchCase, run_bench  # noqa: E402
 from fake_broker import FakeBroker, close_now  # noqa: E402
 
-BENCH = os.environ["MIDGE_BENCH"]
 FLOOR = os.environ["MIDGE_FLOOR"]
-SERVER = os.environ["MIDGE_SERVER"]
-TIMEOUT_S = 120
 BRIEF = ["--duration", "300ms", "--warmup", "50ms", "--quiet"]
-
-
-def run_bench(*arguments):
-    return subprocess.run([BENCH, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
 def highest_of(index):
@@ -60,14 +53,7 @@ def is_sound(run):
     return run["failed"] is None or "fell behind" in run["failed"]
 
 
-class Bench(unittest.TestCase):
-    def setUp(self):
-        self.directory = tempfile.TemporaryDirectory()
-        self.addCleanup(self.directory.cleanup)
-
-    def path(self, name):
-        return os.path.join(self.directory.name, name)
-
+class Bench(BenchCase):
     def measure(self, *arguments, is_good=True):
         """The file that --json writes. A machine may be too busy for a rate: no fault of the rest."""
         done = run_bench(*arguments, "--json", self.path("out.json"))

@@ -14,35 +14,20 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import unittest
 
 sys.dont_write_bytecode = True
+from bench_case import BENCH, SERVER, TIMEOUT_S, BenchCase, run_bench  # noqa: E402
 from fake_broker import FakeBroker, close_now  # noqa: E402
 
-BENCH = os.environ["MIDGE_BENCH"]
-SERVER = os.environ["MIDGE_SERVER"]
-TIMEOUT_S = 60
 URL = ["--url", "nats://127.0.0.1:1"]
 BRIEF = ["--duration", "100ms", "--warmup", "20ms", "--quiet"]
 COMPARE = ["compare", "--a", SERVER]
 CPUS = sorted(os.sched_getaffinity(0))
 
 
-def run_bench(*arguments, **others):
-    return subprocess.run([BENCH, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          timeout=TIMEOUT_S, check=False, **others)
-
-
-class Command(unittest.TestCase):
-    def setUp(self):
-        self.directory = tempfile.TemporaryDirectory()
-        self.addCleanup(self.directory.cleanup)
-
-    def path(self, name):
-        return os.path.join(self.directory.name, name)
-
+class Command(BenchCase):
     def refuse(self, wanted, *arguments):
         with self.subTest(arguments=arguments):
             done = run_bench(*arguments)
