@@ -28,6 +28,7 @@ struct midge_driver_options {
     uint32_t timeout_ms; /* of connecting, fences and requests */
     uint32_t receive_buffer_len; /* SO_RCVBUF, 0 = what the kernel chooses; raw only */
     bool is_spinning; /* never sleep in a wait; where a library has threads of its own, those do */
+    bool may_gather;  /* what counts is throughput, not when each message leaves; natsc only */
     bool is_relay;    /* raw only: the far end speaks nothing: no INFO, CONNECT or SUB */
     bool has_headers; /* publish and request with one header, "Bench: 0123456789abcdef" */
 };
@@ -73,7 +74,8 @@ struct midge_driver_kind {
     enum midge_status (*subscribe_cb)(struct midge_driver_conn *conn, const char *subject,
                                       const char *queue, void *context, midge_driver_msg_cb msg_cb);
 
-    /** Queue a message, and hand it to the kernel at the latest in the next wait, flush or fence.
+    /** Queue a message, and hand it to the kernel at the latest in the next wait, flush or fence
+     * (natsc with may_gather: some time later, in a thread of the library).
      * @param reply  len 0 = none
      * @return MIDGE_OK; MIDGE_FULL: too much is queued, nothing was taken; anything else: failed */
     enum midge_status (*publish_cb)(struct midge_driver_conn *conn, struct midge_slice subject,

@@ -2,10 +2,11 @@
  * The driver of nats.c, as its documentation says it is fast.
  *
  * A connection has a thread that reads and one that flushes, a subscription one that calls back.
- * With SendAsap each publish is a system call, and nothing waits for the flusher. Blocking requests
- * are natsConnection_RequestMsg(); asynchronous ones have one wildcard inbox for each connection
- * and a reply subject each. Subscriptions hold what comes without limit: the library drops what is
- * beyond one, and the run would count it as lost.
+ * Where latency counts each publish is a system call (SendAsap), and nothing waits for the flusher;
+ * where throughput does (may_gather) the flusher gathers, as the library does it by itself, which
+ * takes less CPU time. Blocking requests are natsConnection_RequestMsg(); asynchronous ones have
+ * one wildcard inbox for each connection and a reply subject each. Subscriptions hold what comes
+ * without limit: the library drops what is beyond one, and the run would count it as lost.
  *
  * A wait sleeps on a condition variable, or spins. Failures end it at once. Messages and replies
  * only count, for a program whose work is done in call-backs has no thread that each of them wakes,
@@ -301,7 +302,7 @@ static natsStatus connect_handle(struct midge_driver_conn *conn)
     if (status == NATS_OK)
         status = natsOptions_SetTimeout(own, options->timeout_ms);
     if (status == NATS_OK)
-        status = natsOptions_SetSendAsap(own, true);
+        status = natsOptions_SetSendAsap(own, !options->may_gather);
     if (status == NATS_OK)
         status = natsOptions_SetClosedCB(own, take_close, conn);
     if (status == NATS_OK)
@@ -459,7 +460,8 @@ static enum midge_status publish(struct midge_driver_conn *conn, struct midge_sl
                 "publish");
 }
 
-/* With SendAsap nothing is queued. */
+/* With SendAsap nothing is queued, and without it the library's flusher does not wait to be asked.
+ */
 static enum midge_status flush(struct midge_driver *driver)
 {
     (void)driver;

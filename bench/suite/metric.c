@@ -18,6 +18,12 @@ const struct midge_metric midge_metrics[MIDGE_METRICS] = {
                                true},
     [MIDGE_METRIC_EACH] = {"each", "resident_each", "scenario_figures", "bytes each", 1, 0,
                            " bytes", true},
+    [MIDGE_METRIC_SETUP] = {"setup", "setup_per_s", "scenario_figures", "1000 set up/s", 1e3, 1,
+                            "/s", true},
+    [MIDGE_METRIC_IDLE] = {"idle", "idle_cores", "scenario_figures", "idle CPU ms/s", 1e-3, 3,
+                           " ms/s", true},
+    [MIDGE_METRIC_NEAR_CPU] = {"near-cpu", "near_cpu_per_message_ns", "load", "near CPU µs/message",
+                               1e3, 2, " µs", true},
     [MIDGE_METRIC_LOAD_CPU] = {"load-cpu", "cpu_per_message_ns", "load", "load CPU µs/message", 1e3,
                                2, " µs", true},
     [MIDGE_METRIC_LOAD_EACH] = {"load-each", "client_resident_each", "scenario_figures",
@@ -66,7 +72,11 @@ bool midge_metric_is_of(enum midge_metric_index metric, const struct midge_run_o
     case MIDGE_METRIC_RESIDENT:
         return true;
     case MIDGE_METRIC_EACH:
+    case MIDGE_METRIC_SETUP:
         return is_idle || run->scenario == MIDGE_RUN_SUBS;
+    case MIDGE_METRIC_NEAR_CPU:
+        return run->far_driver != NULL;
+    case MIDGE_METRIC_IDLE:
     case MIDGE_METRIC_LOAD_EACH:
         return is_idle;
     case MIDGE_METRICS:

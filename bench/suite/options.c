@@ -45,8 +45,10 @@ static const char usage[] =
     "Load\n"
     "  --driver NAME         client library: %s (raw)\n"
     "  --size BYTES          of payload, 16 to 1048576 (16);  --headers  with a header\n"
+    "  --far-driver NAME     of responders and publishers, if it should be another one\n"
     "  --rate N              messages a second, all together (load: 10000; else as fast as it "
     "goes)\n"
+    "  --burst N             of a rate: that many at once, and as much more rarely (1)\n"
     "  --arrivals fixed|poisson   of a rate (fixed)\n"
     "  --requesters N  --responders N  --in-flight N  --publishers N  --subscribers N  --stalled "
     "N\n"
@@ -66,7 +68,7 @@ static const char usage[] =
     "  --rounds N            with a fresh server each, in rotating order (10)\n"
     "  --metric NAME         the primary one, named beforehand: p50 p90 p99 p99.9 p99.99 max cpu "
     "rate\n"
-    "                        rss each load-cpu load-each\n"
+    "                        rss each setup idle load-cpu near-cpu load-each\n"
     "  --aim AIM             what --a should reach: 'p50<=1.10*floor', 'cpu<=0.5*b', 'each<=200'\n"
     "Output\n"
     "  --json FILE  --hgrm DIRECTORY  --report FILE  -o FILE  --title TEXT  --quiet\n"
@@ -99,6 +101,7 @@ struct parse;
 
 static enum midge_status parse_transport(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_driver(struct parse *parse, const char *name, const char *text);
+static enum midge_status parse_far_driver(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_arrivals(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_responder(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_place(struct parse *parse, const char *name, const char *text);
@@ -126,11 +129,14 @@ static const struct row {
     {"no-floor", ANY, MEASURING, OPTION_FLAG, FIELD(is_without_floor), 0, 0, NULL},
     {"relay", RELAYED, MEASURING, OPTION_FLAG, FIELD(run.is_relay), 0, 0, NULL},
     {"driver", ANY & ~OF(SUBS), MEASURING, OPTION_WORD, 0, 0, 0, parse_driver},
+    {"far-driver", REQUESTS | PUBLISHING, MEASURING, OPTION_WORD, 0, 0, 0, parse_far_driver},
     {"size", ANY & ~OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.size), MIDGE_RUN_SIZE_MIN,
      MIDGE_RUN_SIZE_MAX, NULL},
     {"headers", REQUESTS | PUBLISHING, MEASURING, OPTION_FLAG, FIELD(run.has_headers), 0, 0, NULL},
     {"rate", ANY & ~OF(RTT) & ~OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.rate), 0,
      MIDGE_RUN_RATE_MAX, NULL},
+    {"burst", ANY & ~OF(RTT) & ~OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.burst), 1,
+     MIDGE_RUN_BURST_MAX, NULL},
     {"arrivals", ANY & ~OF(RTT) & ~OF(CONNS), MEASURING, OPTION_WORD, 0, 0, 0, parse_arrivals},
     {"requesters", OF(LOAD) | OF(WORKERS), MEASURING, OPTION_NUMBER, FIELD(run.requesters), 1,
      MIDGE_RUN_CONNS_MAX, NULL},
@@ -211,6 +217,7 @@ static void set_defaults(struct midge_bench_options *options, enum midge_run_sce
     run->requesters = 1;
     run->responders = 1;
     run->in_flight = 1;
+    run->burst = 1;
     run->window = 8192;
     run->warmup_ms = 500;
     run->duration_ms = 5000;
@@ -330,6 +337,13 @@ static enum midge_status parse_driver(struct parse *parse, const char *name, con
     return MIDGE_OK;
 }
 
+static enum midge_status parse_far_driver(struct parse *parse, const char *name, const char *text)
+{
+    parse->options->run.far_driver = midge_driver_find(text);
+    return parse->options->run.far_driver != NULL ? MIDGE_OK
+                                                  : refuse(name, text, midge_driver_names());
+}
+
 static enum midge_status parse_arrivals(struct parse *parse, const char *name, const char *text)
 {
     bool is_poisson = false;
@@ -378,8 +392,8 @@ static enum midge_status parse_metric(struct parse *parse, const char *name, con
     return midge_metric_find(text, &parse->options->metric) == MIDGE_OK
                ? MIDGE_OK
                : refuse(name, text,
-                        "p50, p90, p99, p99.9, p99.99, max, cpu, rate, rss, each, load-cpu or "
-                        "load-each");
+                        "p50, p90, p99, p99.9, p99.99, max, cpu, rate, rss, each, setup, idle, "
+                        "load-cpu, near-cpu or load-each");
 }
 
 static enum midge_status parse_option(struct parse *parse, const struct row *row, const char *text)
@@ -499,13 +513,17 @@ static enum midge_status check_load(const struct parse *parse)
         return complain("--window is not for a --rate, which waits for no reader");
     if (is_given(parse, "arrivals") && run->rate == 0)
         return complain("--arrivals is for a --rate");
+    if (is_given(parse, "burst") && run->rate == 0)
+        return complain("--burst is for a --rate");
+    if (run->far_driver != NULL && run->publishers == 0 && !run->is_responder_apart)
+        return complain("--far-driver needs --responder apart: here they are in one thread");
     if (is_given(parse, "seed") && run->scenario != MIDGE_RUN_SUBS &&
         run->arrivals != MIDGE_RUN_POISSON)
         return complain("--seed is for what is random: --arrivals poisson, and subs");
     if (!run->is_relay)
         return MIDGE_OK;
     if (run->driver != &midge_driver_raw || options->drivers[0] != NULL ||
-        options->drivers[1] != NULL || options->drivers[2] != NULL)
+        options->drivers[1] != NULL || options->drivers[2] != NULL || run->far_driver != NULL)
         return complain(
             "--relay is for the driver raw: a relay says nothing a library understands");
     return midge_subject_can_be_relayed(run)

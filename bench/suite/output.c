@@ -129,7 +129,7 @@ static void put_run_notes(const json_t *run)
         }
     }
     json_object_foreach(json_object_get(run, "scenario_figures"), key, figure)(void)
-        printf("; %s %.0f", key, json_number_value(figure));
+        printf("; %s %.*f", key, json_number_value(figure) < 10 ? 4 : 0, json_number_value(figure));
     if (midge_metric_has_failed(run))
         (void)printf("; FAILED: %s", text_of(run, "failed"));
     (void)printf(".\n");
@@ -397,8 +397,7 @@ static void put_aim_figure(const json_t *aim, const struct midge_metric *metric,
     else
         /* A rate is shown in thousands elsewhere, and as it is here. */
         (void)printf("%.*f%s", (int)metric->digits,
-                     metric == &midge_metrics[MIDGE_METRIC_RATE] ? value : value / metric->unit,
-                     metric->text);
+                     strcmp(metric->text, "/s") == 0 ? value : value / metric->unit, metric->text);
 }
 
 /* "Aim for midge-server: p50 at most 1.10 × bare relay, epoll: met, 1.05 (1.02–1.08)." */

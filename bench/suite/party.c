@@ -162,6 +162,13 @@ static enum midge_status make_payloads(struct midge_party *party)
     return MIDGE_OK;
 }
 
+/* As fast as it goes, with more than one under way. */
+static bool is_for_throughput(const struct midge_run_options *options)
+{
+    return options->rate == 0 &&
+           (options->publishers > 0 || options->requesters * options->in_flight > 1);
+}
+
 static enum midge_status make_driver(struct midge_party *party)
 {
     const struct midge_run_options *options = party->options;
@@ -172,6 +179,7 @@ static enum midge_status make_driver(struct midge_party *party)
         /* The less the kernel holds for it, the sooner the server must. */
         .receive_buffer_len = is_stalled ? 4096 : 0,
         .is_spinning = options->is_spinning && !is_stalled,
+        .may_gather = is_for_throughput(options),
         .is_relay = options->is_relay,
         .has_headers = options->has_headers,
     };
@@ -215,21 +223,40 @@ enum midge_status midge_party_live(struct midge_party *party)
     return status;
 }
 
-void midge_schedule_init(struct midge_schedule *schedule, uint32_t rate,
-                         enum midge_run_arrivals arrivals, uint64_t seed, uint64_t begin_at_ns)
+void midge_schedule_init(struct midge_schedule *schedule,
+                         const struct midge_schedule_options *options, uint64_t begin_at_ns)
 {
     *schedule = (struct midge_schedule){
         .next_ns = begin_at_ns,
-        .interval_ns = (double)NS_PER_S / rate,
-        .arrivals = arrivals,
-        .random = seed,
+        .interval_ns = (double)NS_PER_S * options->burst / options->rate,
+        .burst = options->burst,
+        .left = options->burst - 1,
+        .arrivals = options->arrivals,
+        .random = options->seed,
     };
+}
+
+void midge_party_begin_schedule(const struct midge_party *party, struct midge_schedule *schedule)
+{
+    const struct midge_run_options *options = party->options;
+
+    midge_schedule_init(schedule,
+                        &(struct midge_schedule_options){.rate = options->rate,
+                                                         .burst = options->burst,
+                                                         .arrivals = options->arrivals,
+                                                         .seed = options->seed},
+                        atomic_load_explicit(&party->board->begin_at_ns, memory_order_relaxed));
 }
 
 void midge_schedule_advance(struct midge_schedule *schedule)
 {
     double step_ns = schedule->interval_ns;
 
+    if (schedule->left > 0) {
+        schedule->left--;
+        return;
+    }
+    schedule->left = schedule->burst - 1;
     if (schedule->arrivals == MIDGE_RUN_POISSON) {
         /* 53 bits make a double in [0, 1); its complement has a logarithm. */
         const double uniform = (double)(midge_random_next(&schedule->random) >> 11) * 0x1p-53;

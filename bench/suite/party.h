@@ -190,16 +190,29 @@ MIDGE_MUST_CHECK bool midge_party_read_stamp(const struct midge_party *party,
 
 /* When the next send is due. Thread: one owner. */
 struct midge_schedule {
-    uint64_t next_ns; /* 0 = closed loop, or not begun */
-    double interval_ns;
-    double rest_ns; /* of times that are no whole ns */
+    uint64_t next_ns;   /* 0 = closed loop, or not begun */
+    double interval_ns; /* between bursts */
+    double rest_ns;     /* of times that are no whole ns */
+    uint32_t burst;     /* how many are due at once */
+    uint32_t left;      /* of them, behind the next one */
     enum midge_run_arrivals arrivals;
     uint64_t random; /* state of splitmix64 */
 };
 
-/** The first one is due at begin_at_ns. @param rate  > 0 */
-void midge_schedule_init(struct midge_schedule *schedule, uint32_t rate,
-                         enum midge_run_arrivals arrivals, uint64_t seed, uint64_t begin_at_ns);
+/* How sends are spread over time. */
+struct midge_schedule_options {
+    uint32_t rate;  /* a second; > 0 */
+    uint32_t burst; /* that many at once, and as much more rarely; > 0 */
+    enum midge_run_arrivals arrivals;
+    uint64_t seed;
+};
+
+/** The first burst is due at begin_at_ns. */
+void midge_schedule_init(struct midge_schedule *schedule,
+                         const struct midge_schedule_options *options, uint64_t begin_at_ns);
+
+/** The same with what the run asks for, from when it begins. */
+void midge_party_begin_schedule(const struct midge_party *party, struct midge_schedule *schedule);
 
 /** Go on to the one after it. Cost: some ns, a logarithm for Poisson. */
 void midge_schedule_advance(struct midge_schedule *schedule);

@@ -368,16 +368,14 @@ static enum midge_status match(struct matching *all)
         status = midge_party_await_begin(party);
     if (status != MIDGE_OK)
         return status;
-
-    const uint64_t begin_ns =
-        atomic_load_explicit(&party->board->begin_at_ns, memory_order_relaxed);
-
     all->random = party->options->seed;
     if (party->options->rate > 0)
-        midge_schedule_init(&all->messages, party->options->rate, party->options->arrivals,
-                            party->options->seed, begin_ns);
+        midge_party_begin_schedule(party, &all->messages);
     if (party->options->changes > 0)
-        midge_schedule_init(&all->changes, party->options->changes, MIDGE_RUN_FIXED, 0, begin_ns);
+        midge_schedule_init(
+            &all->changes,
+            &(struct midge_schedule_options){.rate = party->options->changes, .burst = 1},
+            atomic_load_explicit(&party->board->begin_at_ns, memory_order_relaxed));
     status = match_all(all);
     if (status == MIDGE_OK)
         status = fence(all, &all->subscriber, &all->pongs, 0);

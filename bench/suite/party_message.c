@@ -217,8 +217,7 @@ enum midge_status midge_party_publish(struct midge_party *party)
     if (status == MIDGE_OK)
         status = midge_party_await_begin(party);
     if (status == MIDGE_OK && options->rate > 0) {
-        midge_schedule_init(&all.schedule, options->rate, options->arrivals, options->seed,
-                            atomic_load_explicit(&party->board->begin_at_ns, memory_order_relaxed));
+        midge_party_begin_schedule(party, &all.schedule);
         status = publish_at_rate(&all);
     } else if (status == MIDGE_OK) {
         status = publish_all(&all);

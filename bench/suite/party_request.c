@@ -197,7 +197,8 @@ static enum midge_status connect_responders(struct midge_party *party)
 
 static uint32_t slots_for(const struct midge_run_options *options)
 {
-    const uint64_t wanted = (uint64_t)options->rate * SLOTS_S;
+    const uint64_t in_time = (uint64_t)options->rate * SLOTS_S;
+    const uint64_t wanted = in_time > 2 * options->burst ? in_time : 2 * options->burst;
 
     if (options->rate == 0)
         return options->requesters * options->in_flight;
@@ -412,8 +413,7 @@ enum midge_status midge_party_request(struct midge_party *party)
     if (status == MIDGE_OK)
         status = midge_party_await_begin(party);
     if (status == MIDGE_OK && options->rate > 0)
-        midge_schedule_init(&all.schedule, options->rate, options->arrivals, options->seed,
-                            atomic_load_explicit(&party->board->begin_at_ns, memory_order_relaxed));
+        midge_party_begin_schedule(party, &all.schedule);
     else if (status == MIDGE_OK && is_async)
         status = start_closed(&all);
     if (status == MIDGE_OK)

@@ -45,7 +45,8 @@ struct reading {
     uint64_t done;
     uint64_t begun;
     uint64_t load_cpu_ns;
-    uint64_t own_cpu_ns; /* of this process */
+    uint64_t near_cpu_ns; /* of it, what is not the far driver's */
+    uint64_t own_cpu_ns;  /* of this process */
     uint64_t instructions;
     bool has_instructions;
     struct midge_server_usage server;
@@ -136,6 +137,19 @@ static bool is_publishing(const struct run *run)
     return run->board->kinds[0] == MIDGE_PARTY_PUBLISH;
 }
 
+static bool is_far(enum midge_party_kind kind)
+{
+    return kind == MIDGE_PARTY_RESPOND || kind == MIDGE_PARTY_PUBLISH || kind == MIDGE_PARTY_STALL;
+}
+
+static const struct midge_driver_kind *library_of(const struct midge_run_options *options,
+                                                  enum midge_party_kind kind)
+{
+    if (kind == MIDGE_PARTY_STALL)
+        return &midge_driver_raw;
+    return is_far(kind) && options->far_driver != NULL ? options->far_driver : options->driver;
+}
+
 /* In the process of a party. Does not return. */
 static void live(struct run *run, uint32_t index)
 {
@@ -145,8 +159,7 @@ static void live(struct run *run, uint32_t index)
         .options = run->options,
         .board = run->board,
         .row = &run->board->rows[index],
-        .library = run->board->kinds[index] == MIDGE_PARTY_STALL ? &midge_driver_raw
-                                                                 : run->options->driver,
+        .library = library_of(run->options, run->board->kinds[index]),
         .lock = PTHREAD_MUTEX_INITIALIZER,
         .conn_count = run->conn_counts[index],
     };
@@ -248,12 +261,17 @@ static void read_all(struct run *run, struct reading *reading)
     reading->done = 0;
     reading->begun = 0;
     reading->load_cpu_ns = 0;
+    reading->near_cpu_ns = 0;
     reading->own_cpu_ns = cpu_of(getpid());
     for (uint32_t i = 0; i < run->board->party_count; i++) {
         if (run->board->kinds[i] != MIDGE_PARTY_STALL)
             reading->done += midge_row_get(&run->board->rows[i].done);
         reading->begun += midge_row_get(&run->board->rows[i].begun);
-        reading->load_cpu_ns += cpu_of(run->pids[i]);
+
+        const uint64_t cpu_ns = cpu_of(run->pids[i]);
+
+        reading->load_cpu_ns += cpu_ns;
+        reading->near_cpu_ns += is_far(run->board->kinds[i]) ? 0 : cpu_ns;
     }
     if (midge_server_usage(run->options->server_pid, &reading->server) != MIDGE_OK)
         fail(run, "the server has ended");
@@ -390,23 +408,22 @@ static json_t *merged(const struct run *run, size_t histogram_off)
 static json_t *parameters_json(const struct midge_run_options *options)
 {
     return json_pack(
-        "{s:i, s:b, s:i, s:o, s:i, s:i, s:b, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:I, "
-        "s:I, "
-        "s:I}",
+        "{s:i, s:b, s:i, s:i, s:o, s:s?, s:i, s:i, s:b, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
+        "s:b, s:I, s:I, s:I}",
         "size", (int)options->size, "has_headers", (int)options->has_headers, "rate",
-        (int)options->rate, "arrivals",
+        (int)options->rate, "burst", (int)options->burst, "arrivals",
         options->rate == 0
             ? json_null()
             : json_string(options->arrivals == MIDGE_RUN_POISSON ? "poisson" : "fixed"),
-        "requesters", (int)options->requesters, "responders", (int)options->responders,
-        "is_responder_apart", (int)options->is_responder_apart, "in_flight",
-        (int)options->in_flight, "publishers", (int)options->publishers, "subscribers",
-        (int)options->subscribers, "stalled", (int)options->stalled, "connections",
-        (int)options->connections, "subscriptions", (int)options->subscriptions, "changes",
-        (int)options->changes, "window", (int)options->window, "is_spinning",
-        (int)options->is_spinning, "warmup_ns", (json_int_t)(options->warmup_ms * NS_PER_MS),
-        "duration_ns", (json_int_t)(options->duration_ms * NS_PER_MS), "seed",
-        (json_int_t)options->seed);
+        "far_driver", options->far_driver == NULL ? NULL : options->far_driver->name, "requesters",
+        (int)options->requesters, "responders", (int)options->responders, "is_responder_apart",
+        (int)options->is_responder_apart, "in_flight", (int)options->in_flight, "publishers",
+        (int)options->publishers, "subscribers", (int)options->subscribers, "stalled",
+        (int)options->stalled, "connections", (int)options->connections, "subscriptions",
+        (int)options->subscriptions, "changes", (int)options->changes, "window",
+        (int)options->window, "is_spinning", (int)options->is_spinning, "warmup_ns",
+        (json_int_t)(options->warmup_ms * NS_PER_MS), "duration_ns",
+        (json_int_t)(options->duration_ms * NS_PER_MS), "seed", (json_int_t)options->seed);
 }
 
 /* Null where nobody asked for them, and where the machine cannot or may not count them. */
@@ -511,7 +528,7 @@ static void put_counts(const struct run *run, json_t *result, double done, doubl
 
 /* How many connections or subscriptions there were, what each took, and how fast they came. */
 static void put_each(const struct run *run, json_t *figures, uint64_t count,
-                     uint64_t resident_bytes, const char *speed_key)
+                     uint64_t resident_bytes)
 {
     const double more_bytes = (double)resident_bytes - (double)run->base.resident_bytes;
     uint64_t begin_ns = UINT64_MAX;
@@ -525,7 +542,7 @@ static void put_each(const struct run *run, json_t *figures, uint64_t count,
     }
     json_object_set_new(figures, "count", json_integer((json_int_t)count));
     if (end_ns > begin_ns)
-        json_object_set_new(figures, speed_key,
+        json_object_set_new(figures, "setup_per_s",
                             json_real((double)count * 1e9 / (double)(end_ns - begin_ns)));
     if (run->options->server_pid == 0)
         return;
@@ -542,14 +559,17 @@ static json_t *figures_json(const struct run *run)
     if (run->is_spoiled)
         return figures;
     if (options->scenario == MIDGE_RUN_CONNS) {
-        put_each(run, figures, options->connections, run->last.server.resident_bytes,
-                 "connects_per_s");
+        put_each(run, figures, options->connections, run->last.server.resident_bytes);
+        if (options->server_pid != 0)
+            json_object_set_new(
+                figures, "idle_cores",
+                json_real((double)(run->last.server.cpu_ns - run->first.server.cpu_ns) /
+                          (double)(run->last.at_ns - run->first.at_ns)));
         json_object_set_new(figures, "client_resident_each",
                             json_real((double)sum(run, offsetof(struct midge_row, resident_bytes)) /
                                       options->connections));
     } else if (options->scenario == MIDGE_RUN_SUBS) {
-        put_each(run, figures, options->subscriptions, run->ready.resident_bytes,
-                 "subscribed_per_s");
+        put_each(run, figures, options->subscriptions, run->ready.resident_bytes);
         json_object_set_new(
             figures, "changes",
             json_integer((json_int_t)sum(run, offsetof(struct midge_row, changes))));
@@ -560,13 +580,19 @@ static json_t *figures_json(const struct run *run)
     return figures;
 }
 
+/* What the near side took is told apart where the far side is another library's. */
 static json_t *load_json(const struct run *run, uint64_t load_ns, double done, double elapsed_ns)
 {
+    const uint64_t near_ns = run->last.near_cpu_ns - run->first.near_cpu_ns;
+
     if (run->is_spoiled)
         return json_null();
-    return json_pack("{s:I, s:o, s:f}", "cpu_ns", (json_int_t)load_ns, "cpu_per_message_ns",
-                     done > 0 ? json_real((double)load_ns / done) : json_null(), "cores",
-                     elapsed_ns > 0 ? (double)load_ns / elapsed_ns : 0.0);
+    return json_pack(
+        "{s:I, s:o, s:o, s:f}", "cpu_ns", (json_int_t)load_ns, "cpu_per_message_ns",
+        done > 0 ? json_real((double)load_ns / done) : json_null(), "near_cpu_per_message_ns",
+        done > 0 && run->options->far_driver != NULL ? json_real((double)near_ns / done)
+                                                     : json_null(),
+        "cores", elapsed_ns > 0 ? (double)load_ns / elapsed_ns : 0.0);
 }
 
 static json_t *result_json(struct run *run)

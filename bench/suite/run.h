@@ -41,6 +41,7 @@
 #define MIDGE_RUN_IDLE_MAX       60000u
 #define MIDGE_RUN_RATE_MAX       10000000u
 #define MIDGE_RUN_IN_FLIGHT_MAX  65536u
+#define MIDGE_RUN_BURST_MAX      65536u
 #define MIDGE_RUN_PUBLISHERS_MAX 64u
 
 /* More late sends than one in this many fail a run. */
@@ -66,11 +67,13 @@ enum midge_run_arrivals {
 struct midge_run_options {
     enum midge_run_scenario scenario;
     const struct midge_driver_kind *driver;
-    const char *url; /* borrow */
-    bool is_relay;   /* the far end is a bare relay; raw only */
+    const struct midge_driver_kind *far_driver; /* of responders and publishers; NULL = the same */
+    const char *url;                            /* borrow */
+    bool is_relay;                              /* the far end is a bare relay; raw only */
     uint32_t size;
     bool has_headers;
-    uint32_t rate; /* requests or messages a second, all together; 0 = as fast as it goes */
+    uint32_t rate;  /* requests or messages a second, all together; 0 = as fast as it goes */
+    uint32_t burst; /* of a rate: that many are meant to leave at once; > 0 */
     enum midge_run_arrivals arrivals;
     uint32_t requesters;
     uint32_t responders;

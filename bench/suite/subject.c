@@ -269,6 +269,7 @@ static enum midge_status run_on(const struct midge_subject *subject,
     run.is_relay = options->run.is_relay || subject->kind == MIDGE_SUBJECT_RELAY_EPOLL ||
                    subject->kind == MIDGE_SUBJECT_RELAY_URING;
     run.driver = run.is_relay ? &midge_driver_raw : subject->driver;
+    run.far_driver = run.is_relay && run.far_driver != NULL ? &midge_driver_raw : run.far_driver;
     if (subject->kind != MIDGE_SUBJECT_URL)
         run.server_pid = server->pid;
     run.load_cpus = CPU_COUNT(&options->load_cpus) == 0 ? NULL : &options->load_cpus;

@@ -64,6 +64,8 @@ class Options(Command):
         self.refuse("--in-flight", "workers", *URL, "--in-flight", "2", "--rate", "100")
         self.refuse("--window", "pub", *URL, "--window", "9", "--rate", "100")
         self.refuse("--arrivals", "pub", *URL, "--arrivals", "poisson")
+        self.refuse("--burst", "pub", *URL, "--burst", "10")
+        self.refuse("--far-driver", "load", *URL, "--far-driver", "raw")
         self.refuse("--seed", "load", *URL, "--seed", "2")
         self.refuse("--transport", "rtt", *URL, "--transport", "unix")
         self.refuse("--server-pid", "rtt", "--server-cmd", SERVER, "--server-pid", "1")
@@ -73,6 +75,7 @@ class Options(Command):
         self.refuse("--relay", "rtt", *URL, "--relay", "--driver", "midge")
         self.refuse("--relay", "load", *URL, "--relay", "--requesters", "2")
         self.refuse("--relay", "pub", *URL, "--relay", "--publishers", "2")
+        self.refuse("--relay", "pub", *URL, "--relay", "--far-driver", "raw")
 
     def test_values_that_cannot_be_name_their_option(self):
         self.refuse("--b-driver pigeon", *COMPARE, "--b-driver", "pigeon")
@@ -90,6 +93,7 @@ class Options(Command):
         self.refuse("p99 is not known of pub without a --rate", "compare", "pub", "--a", SERVER,
                     "--metric", "p99")
         self.refuse("cpu", "compare", "conns", "--a", SERVER, "--metric", "cpu")
+        self.refuse("near-cpu", "compare", "pub", "--a", SERVER, "--metric", "near-cpu")
         self.refuse("load-each", *COMPARE, "--metric", "slowness")
 
     def test_aims_are_for_what_is_compared(self):
