@@ -505,7 +505,7 @@ void midge_server_version(const char *command, char *out, uint32_t cap)
     out[0] = '\0';
     if (midge_server_command_init(NULL, command, NULL, &words) != MIDGE_OK)
         return;
-    char *const asked[] = {words.words[0], flag, NULL};
+    char *const asked[] = {words.words[words.program], flag, NULL};
 
     if (pipe2(output, O_CLOEXEC) == 0) {
         const enum midge_status status =

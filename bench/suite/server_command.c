@@ -78,6 +78,13 @@ static char *fill(const struct work *work, const char *word)
     return filled;
 }
 
+static const char *base_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
 static enum midge_status add(struct midge_server_command *command, char *word)
 {
     if (word == NULL)
@@ -86,11 +93,27 @@ static enum midge_status add(struct midge_server_command *command, char *word)
     return MIDGE_OK;
 }
 
+const char *midge_server_command_name(const struct midge_server_command *command)
+{
+    return base_of(command->words[command->program]);
+}
+
 static bool is_called(const struct midge_server_command *command, const char *name)
 {
-    const char *slash = strrchr(command->words[0], '/');
+    return strcmp(midge_server_command_name(command), name) == 0;
+}
 
-    return strcmp(slash == NULL ? command->words[0] : slash + 1, name) == 0;
+/* Behind env and its variables, if there is something. */
+static uint32_t find_program(const struct midge_server_command *command)
+{
+    uint32_t program = 0;
+
+    if (strcmp(base_of(command->words[0]), "env") != 0)
+        return 0;
+    do {
+        program++;
+    } while (program < command->count && strchr(command->words[program], '=') != NULL);
+    return program < command->count ? program : 0;
 }
 
 /* What a server that we know needs to listen there. */
@@ -154,6 +177,8 @@ static enum midge_status take_words(const struct work *work, const wordexp_t *sp
         return MIDGE_E_MEMORY;
     for (size_t i = 0; status == MIDGE_OK && i < split->we_wordc; i++)
         status = add(command, fill(work, split->we_wordv[i]));
+    if (status == MIDGE_OK)
+        command->program = find_program(command);
     if (status == MIDGE_OK && work->place != NULL)
         status = add_place(work, command);
     return status;

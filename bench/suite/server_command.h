@@ -28,6 +28,7 @@ struct midge_server_place {
 struct midge_server_command {
     char **words; /* own, with each word; a NULL at the end */
     uint32_t count;
+    uint32_t program; /* index of the server: behind `env` and its variables */
 };
 
 /**
@@ -44,6 +45,9 @@ MIDGE_MUST_CHECK enum midge_status
 midge_server_command_init(const char *name, const char *text,
                           const struct midge_server_place *place,
                           struct midge_server_command *command_out);
+
+/** The server's file name without its directories. @return borrow, of the command */
+const char *midge_server_command_name(const struct midge_server_command *command);
 
 /** Free the words. */
 void midge_server_command_deinit(struct midge_server_command *command);

@@ -14,6 +14,7 @@
 #include "place.h"
 #include "process.h"
 #include "server.h"
+#include "server_command.h"
 
 bool midge_subject_can_be_relayed(const struct midge_run_options *run)
 {
@@ -57,15 +58,24 @@ bool midge_subjects_have(const struct midge_bench_options *options, const char *
     return strcmp(key, "floor-io_uring") == 0 && has_uring_floor(options);
 }
 
-/* The last part of a command's first word. */
-static void label_of(const char *command, char *out, size_t cap)
+/* The server's name; with its variables and arguments if others have it as well. */
+static void label_of(const char *command, bool is_alone, char *out, size_t cap)
 {
-    const size_t len = strcspn(command, " \t");
-    size_t begin = len;
+    struct midge_server_command words;
+    size_t len = 0;
 
-    while (begin > 0 && command[begin - 1] != '/')
-        begin--;
-    (void)snprintf(out, cap, "%.*s", (int)(len - begin), command + begin);
+    if (midge_server_command_init(NULL, command, NULL, &words) != MIDGE_OK) {
+        (void)snprintf(out, cap, "%.70s", command); /* it will not start, and says why then */
+        return;
+    }
+    out[0] = '\0';
+    if (is_alone)
+        (void)snprintf(out, cap, "%s", midge_server_command_name(&words));
+    for (uint32_t i = words.program > 0 ? 1 : 0; !is_alone && i < words.count && len < cap; i++)
+        len += (size_t)snprintf(out + len, cap - len, "%s%s", len == 0 ? "" : " ",
+                                i == words.program ? midge_server_command_name(&words)
+                                                   : words.words[i]);
+    midge_server_command_deinit(&words);
 }
 
 static struct midge_subject *add(struct midge_subject *subjects, uint32_t *count,
@@ -78,13 +88,14 @@ static struct midge_subject *add(struct midge_subject *subjects, uint32_t *count
     return subject;
 }
 
-/* Servers whose programs have one name are told apart by their drivers, or else their commands. */
+/* Servers whose programs have one name are told apart by their drivers, or else by their arguments.
+ */
 static void tell_apart(struct midge_subject *subjects, uint32_t count)
 {
     char labels[MIDGE_OPTIONS_SERVERS_MAX][sizeof subjects->label];
 
     for (uint32_t i = 0; i < count; i++)
-        label_of(subjects[i].command, labels[i], sizeof labels[i]);
+        label_of(subjects[i].command, true, labels[i], sizeof labels[i]);
     for (uint32_t i = 0; i < count; i++) {
         bool is_same = false;
         bool has_own_driver = false;
@@ -97,8 +108,7 @@ static void tell_apart(struct midge_subject *subjects, uint32_t count)
             (void)snprintf(subjects[i].label, sizeof subjects[i].label, "%.40s through %.30s",
                            labels[i], subjects[i].driver->version_cb());
         else if (is_same)
-            (void)snprintf(subjects[i].label, sizeof subjects[i].label, "%s: %.70s",
-                           subjects[i].key, subjects[i].command);
+            label_of(subjects[i].command, false, subjects[i].label, sizeof subjects[i].label);
         else
             memcpy(subjects[i].label, labels[i], sizeof subjects[i].label);
     }

@@ -46,6 +46,23 @@ Test(server_command, servers_that_are_known_are_told_where_to_listen)
                  "midge-server|-a|127.0.0.1|-p|4223|--unix|/run/a b.sock");
 }
 
+Test(server_command, env_is_not_the_server)
+{
+    struct midge_server_command command;
+
+    expect_words(&tcp, "env A=1 B= /opt/nats-server",
+                 "env|A=1|B=|/opt/nats-server|-a|127.0.0.1|-p|4223");
+    cr_assert_eq(
+        midge_server_command_init("a", "/usr/bin/env A=1 /opt/nats-server -D", &tcp, &command),
+        MIDGE_OK);
+    cr_expect_str_eq(midge_server_command_name(&command), "nats-server");
+    midge_server_command_deinit(&command);
+    /* There is nothing behind it. */
+    cr_assert_eq(midge_server_command_init("a", "env A=1", NULL, &command), MIDGE_OK);
+    cr_expect_str_eq(midge_server_command_name(&command), "env");
+    midge_server_command_deinit(&command);
+}
+
 Test(server_command, command_that_says_it_itself_is_left_alone)
 {
     expect_words(&tcp, "nats-server -p {port}", "nats-server|-p|4223");
@@ -98,7 +115,7 @@ Test(server_command, unknown_server_without_a_place_is_refused)
     expect_refused(&tcp, "other");
     expect_refused(&tcp, "other {socket}");
     expect_refused(&tcp, "midge-server --unix {socket}");
-    expect_refused(&tcp, "env nats-server");
+    expect_refused(&tcp, "nice nats-server");
 }
 
 Test(server_command, server_without_a_unix_socket_is_refused)
