@@ -15,11 +15,13 @@
 
 #define MIDGE_ENVIRONMENT_CPUS_MAX 1024u
 
-/* Busy and stolen time of each CPU since boot, in ns (ticks of 10 ms). */
+/* Busy and stolen time of each CPU since boot, in ns (ticks of 10 ms). Of the busy time, what
+ * ksoftirqd had: the kernel's thread for network work that a system call could not finish. */
 struct midge_environment_times {
     uint32_t cpu_count;
     uint64_t busy_ns[MIDGE_ENVIRONMENT_CPUS_MAX];
     uint64_t steal_ns[MIDGE_ENVIRONMENT_CPUS_MAX];
+    uint64_t network_ns[MIDGE_ENVIRONMENT_CPUS_MAX]; /* 0 where its thread is not visible */
 };
 
 /**
@@ -32,12 +34,19 @@ struct midge_environment_times {
  */
 MIDGE_MUST_CHECK json_t *midge_environment_describe(int argc, char *const *argv);
 
-/** Read the times now. */
-void midge_environment_read(struct midge_environment_times *times_out);
+/**
+ * Read the times now. The first call looks for the kernel's threads, which takes a millisecond.
+ *
+ * @param cpus  of which network_ns is read; NULL = none
+ * Thread: one at a time.
+ */
+void midge_environment_read(const cpu_set_t *cpus, struct midge_environment_times *times_out);
 
 /**
  * What happened between two readings: {"elapsed_ns", "here_ns": busy time of others on `cpus`,
- * "elsewhere_ns": busy time on the other CPUs, "steal_ns": what the hypervisor kept}.
+ * "elsewhere_ns": busy time on the other CPUs, "steal_ns": what the hypervisor kept, "network_ns":
+ * what ksoftirqd had on `cpus`}. The last is neither ours nor others': with large messages most of
+ * it is work for the load.
  *
  * @param own_ns  CPU time that was ours on `cpus`
  * @return own; NULL without memory

@@ -142,6 +142,7 @@ struct foreign {
     double here_ns;
     double elsewhere_ns;
     double steal_ns;
+    double network_ns;
 };
 
 static void add_foreign(struct foreign *foreign, const json_t *run)
@@ -155,6 +156,7 @@ static void add_foreign(struct foreign *foreign, const json_t *run)
     foreign->here_ns += json_number_value(json_object_get(object, "here_ns"));
     foreign->elsewhere_ns += json_number_value(json_object_get(object, "elsewhere_ns"));
     foreign->steal_ns += json_number_value(json_object_get(object, "steal_ns"));
+    foreign->network_ns += json_number_value(json_object_get(object, "network_ns"));
 }
 
 static void put_foreign(const struct foreign *foreign)
@@ -165,8 +167,9 @@ static void put_foreign(const struct foreign *foreign)
     if (foreign->elapsed_ns <= 0)
         return;
     (void)printf("\nOthers used %.1f %% of the CPUs that measured and %.1f %% of a core elsewhere; "
-                 "the hypervisor kept %.1f %%.\n",
-                 100 * here, 100 * foreign->elsewhere_ns / foreign->elapsed_ns, 100 * steal);
+                 "the hypervisor kept %.1f %%, the kernel's network threads had %.1f %%.\n",
+                 100 * here, 100 * foreign->elsewhere_ns / foreign->elapsed_ns, 100 * steal,
+                 100 * foreign->network_ns / foreign->measured_ns);
     if (here > FOREIGN_SHARE_MAX || steal > FOREIGN_SHARE_MAX)
         (void)printf("**The machine was busy with something else: these figures are worth "
                      "nothing.**\n");

@@ -277,7 +277,7 @@ static void read_all(struct run *run, struct reading *reading)
         fail(run, "the server has ended");
     reading->has_instructions = midge_instructions_read(&run->instructions, &reading->instructions);
     if (run->options->all_cpus != NULL)
-        midge_environment_read(&reading->times);
+        midge_environment_read(run->options->all_cpus, &reading->times);
 }
 
 /* Look after the parties until that time, and show how it goes. */

@@ -55,6 +55,21 @@ Test(environment, ticks_are_coarse_so_our_own_time_may_be_more_than_all)
     expect_foreign(205 * MS, 0);
 }
 
+Test(environment, network_work_of_the_kernel_is_neither_ours_nor_others)
+{
+    const struct midge_environment_times before = {
+        .cpu_count = 2, .busy_ns = {100 * MS}, .network_ns = {70 * MS, MS}};
+    const struct midge_environment_times after = {
+        .cpu_count = 2, .busy_ns = {200 * MS}, .network_ns = {90 * MS, MS}};
+    const cpu_set_t cpus = only_cpu(0);
+    json_t *foreign = midge_environment_foreign(&before, &after, &cpus, 50 * MS, 1);
+
+    cr_assert_not_null(foreign);
+    cr_expect_eq(entry(foreign, "here_ns"), 30 * MS);
+    cr_expect_eq(entry(foreign, "network_ns"), 20 * MS);
+    json_decref(foreign);
+}
+
 Test(environment, cpu_that_counts_from_zero_again_adds_nothing)
 {
     const struct midge_environment_times before = {
@@ -74,14 +89,16 @@ Test(environment, times_only_grow)
 {
     struct midge_environment_times before;
     struct midge_environment_times after;
+    const cpu_set_t cpus = only_cpu(0);
     uint64_t busy_ns = 0;
 
-    midge_environment_read(&before);
-    midge_environment_read(&after);
+    midge_environment_read(&cpus, &before);
+    midge_environment_read(&cpus, &after);
     cr_assert_gt(before.cpu_count, 0);
     cr_assert_eq(before.cpu_count, after.cpu_count);
     for (uint32_t i = 0; i < before.cpu_count; i++) {
         cr_expect_geq(after.busy_ns[i], before.busy_ns[i]);
+        cr_expect_geq(after.network_ns[i], before.network_ns[i]);
         busy_ns += before.busy_ns[i];
     }
     cr_expect_gt(busy_ns, 0);
