@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "floor.h"
-#include "number.h"
 
 /* Longest artificial delay in us. It exists to prove that a comparison finds 20. */
 #define DELAY_US_MAX 1000000u
@@ -19,6 +18,7 @@
 /* Longest time before a stall, and longest stall, in ms. */
 #define STALL_MS_MAX 3600000u
 
+/* What getopt_long() returns for an option that is a number. */
 enum number_index {
     NUMBER_SIDES = 0,
     NUMBER_READ_LEN,
@@ -26,6 +26,12 @@ enum number_index {
     NUMBER_STALL_AT_MS,
     NUMBER_STALL_MS,
     NUMBERS,
+};
+
+struct number {
+    uint32_t *value;
+    uint32_t min;
+    uint32_t max;
 };
 
 struct options {
@@ -51,32 +57,48 @@ static enum midge_status parse_engine(const char *text, bool *is_uring_out)
     return *is_uring_out || strcmp(text, "epoll") == 0 ? MIDGE_OK : MIDGE_E_CONFIG;
 }
 
+static enum midge_status parse_number(const char *text, const struct number *number)
+{
+    char *end = NULL;
+
+    if (text[0] < '0' || text[0] > '9')
+        return MIDGE_E_CONFIG;
+    errno = 0;
+    const unsigned long value = strtoul(text, &end, 10);
+
+    if (errno != 0 || *end != '\0' || value < number->min || value > number->max)
+        return MIDGE_E_CONFIG;
+    *number->value = (uint32_t)value;
+    return MIDGE_OK;
+}
+
 static enum midge_status parse_options(int argc, char **argv, struct options *options)
 {
     static const struct option names[] = {
-        {"sides", required_argument, NULL, 'n'},    {"read-len", required_argument, NULL, 'n'},
-        {"delay-us", required_argument, NULL, 'n'}, {"stall-at-ms", required_argument, NULL, 'n'},
-        {"stall-ms", required_argument, NULL, 'n'}, {"engine", required_argument, NULL, 'e'},
-        {"listen", required_argument, NULL, 'l'},   {NULL, 0, NULL, 0},
+        {"sides", required_argument, NULL, NUMBER_SIDES},
+        {"read-len", required_argument, NULL, NUMBER_READ_LEN},
+        {"delay-us", required_argument, NULL, NUMBER_DELAY_US},
+        {"stall-at-ms", required_argument, NULL, NUMBER_STALL_AT_MS},
+        {"stall-ms", required_argument, NULL, NUMBER_STALL_MS},
+        {"engine", required_argument, NULL, 'e'},
+        {"listen", required_argument, NULL, 'l'},
+        {NULL, 0, NULL, 0},
     };
-    const struct midge_number numbers[NUMBERS] = {
-        [NUMBER_SIDES] = {"sides", &options->floor.side_count, MIDGE_FLOOR_SIDES_MIN,
-                          MIDGE_FLOOR_SIDES_MAX},
-        [NUMBER_READ_LEN] = {"read-len", &options->floor.read_len, MIDGE_FLOOR_READ_LEN_MIN,
+    const struct number numbers[NUMBERS] = {
+        [NUMBER_SIDES] = {&options->floor.side_count, MIDGE_FLOOR_SIDES_MIN, MIDGE_FLOOR_SIDES_MAX},
+        [NUMBER_READ_LEN] = {&options->floor.read_len, MIDGE_FLOOR_READ_LEN_MIN,
                              MIDGE_FLOOR_READ_LEN_MAX},
-        [NUMBER_DELAY_US] = {"delay-us", &options->delay_us, 0, DELAY_US_MAX},
-        [NUMBER_STALL_AT_MS] = {"stall-at-ms", &options->stall_at_ms, 0, STALL_MS_MAX},
-        [NUMBER_STALL_MS] = {"stall-ms", &options->stall_ms, 0, STALL_MS_MAX},
+        [NUMBER_DELAY_US] = {&options->delay_us, 0, DELAY_US_MAX},
+        [NUMBER_STALL_AT_MS] = {&options->stall_at_ms, 0, STALL_MS_MAX},
+        [NUMBER_STALL_MS] = {&options->stall_ms, 0, STALL_MS_MAX},
     };
     int option = 0;
-    int name = 0;
 
-    while ((option = getopt_long(argc, argv, "", names, &name)) != -1) {
+    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
         enum midge_status status = MIDGE_E_CONFIG;
 
-        if (option == 'n') {
-            status = midge_number_parse(&numbers[name], names[name].name, optarg) ? MIDGE_OK
-                                                                                  : MIDGE_E_CONFIG;
+        if (option < (int)NUMBERS) {
+            status = parse_number(optarg, &numbers[option]);
         } else if (option == 'e') {
             status = parse_engine(optarg, &options->floor.is_uring);
         } else if (option == 'l') {
