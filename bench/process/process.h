@@ -1,8 +1,7 @@
 /*
- * Processes of the load generator: placing them, forking them, and reading what CPU time a server
- * used.
+ * The clock of benchmark programs, their processes, and what CPU time a server used.
  *
- * Requester, responder, publishers and subscribers are processes, not threads, so that each is
+ * Requesters, responders, publishers and subscribers are processes, not threads, so that each is
  * scheduled as a real client would be and none shares an address space with what it measures.
  *
  * Thread: any (lock-free).
@@ -10,7 +9,6 @@
 #ifndef MIDGE_PROCESS_H
 #define MIDGE_PROCESS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -45,26 +43,11 @@ MIDGE_MUST_CHECK enum midge_status midge_process_pin(uint32_t cpu);
 MIDGE_MUST_CHECK enum midge_status midge_process_cpu_ns(pid_t pid, uint64_t *ns_out);
 
 /**
- * Resident memory of a process (VmRSS).
- *
- * @param pid      0 = not asked for: *len_out is 0
- * @param len_out  bytes; set on MIDGE_OK
- * @return MIDGE_OK; E_SYSTEM: no such process
- */
-MIDGE_MUST_CHECK enum midge_status midge_process_resident(pid_t pid, uint64_t *len_out);
-
-/**
  * Fork; the child is killed if this process dies first.
  *
  * @param pid_out  0 in the child
  * @return MIDGE_OK; E_SYSTEM
  */
 MIDGE_MUST_CHECK enum midge_status midge_process_fork(pid_t *pid_out);
-
-/** End a child of ours and reap it. @return true unless it had failed by itself before */
-bool midge_process_end(pid_t pid);
-
-/** Wait for a child to exit. @return true if it exited with status 0 */
-MIDGE_MUST_CHECK bool midge_process_wait(pid_t pid);
 
 #endif

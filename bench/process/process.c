@@ -4,11 +4,8 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,28 +72,6 @@ enum midge_status midge_process_cpu_ns(pid_t pid, uint64_t *ns_out)
     return MIDGE_OK;
 }
 
-enum midge_status midge_process_resident(pid_t pid, uint64_t *len_out)
-{
-    char path[64];
-    char line[256];
-    unsigned long long kibibytes = 0;
-    bool is_found = pid == 0;
-
-    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    FILE *file = pid == 0 ? NULL : fopen(path, "re");
-
-    while (file != NULL && !is_found && fgets(line, sizeof line, file) != NULL) {
-        if (strncmp(line, "VmRSS:", 6) == 0) {
-            kibibytes = strtoull(line + 6, NULL, 10);
-            is_found = true;
-        }
-    }
-    if (file != NULL)
-        (void)fclose(file);
-    *len_out = kibibytes * 1024;
-    return is_found ? MIDGE_OK : MIDGE_E_SYSTEM;
-}
-
 enum midge_status midge_process_fork(pid_t *pid_out)
 {
     const pid_t parent = getpid();
@@ -112,31 +87,4 @@ enum midge_status midge_process_fork(pid_t *pid_out)
     }
     *pid_out = pid;
     return MIDGE_OK;
-}
-
-static int reap(pid_t pid)
-{
-    int wait_status = 0;
-
-    while (waitpid(pid, &wait_status, 0) < 0) {
-        if (errno != EINTR)
-            return -1;
-    }
-    return wait_status;
-}
-
-bool midge_process_end(pid_t pid)
-{
-    (void)kill(pid, SIGTERM);
-    const int wait_status = reap(pid);
-
-    return WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) == SIGTERM
-                                    : WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
-}
-
-bool midge_process_wait(pid_t pid)
-{
-    const int wait_status = reap(pid);
-
-    return WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
 }
