@@ -1,6 +1,5 @@
-"""A small broker in Python, right in all but one point, for load generators that must find the point."""
+"""A small broker in Python, right in all but one point, for a load generator that must find the point."""
 
-import os
 import socket
 import threading
 
@@ -19,9 +18,7 @@ class Connection:
     def send(self, data):
         with self.lock:
             try:
-                for piece in ([data[i:i + 1] for i in range(len(data))] if self.broker.split else
-                              [data]):
-                    self.peer.sendall(piece)
+                self.peer.sendall(data)
             except OSError:
                 pass  # the client has seen enough
 
@@ -39,7 +36,7 @@ class Connection:
                 if words[0] == b"SUB":
                     self.sids[words[1].decode()] = words[-1].decode()
                 elif words[0] == b"PING":
-                    self.send(self.broker.before_pong + b"PONG\r\n")
+                    self.send(b"PONG\r\n")
                 elif words[0] == b"PUB":
                     payload = lines.read(int(words[-1]) + 2)
                     self.broker.publish(self, [word.decode() for word in words[1:-1]], payload)
@@ -48,24 +45,13 @@ class Connection:
 class FakeBroker:
     """Delivers each message to whoever subscribed its subject; `fault` may change the frames."""
 
-    def __init__(self, directory, fault=None, split=False, before_pong=b"", is_tcp=False):
+    def __init__(self, fault=None):
         self.fault = fault
-        self.split = split
-        self.before_pong = before_pong
         self.lock = threading.Lock()
         self.connections = []
         self.count = 0
-        if is_tcp:
-            self.listener = socket.create_server(("127.0.0.1", 0))
-            self.url = f"nats://127.0.0.1:{self.listener.getsockname()[1]}"
-        else:
-            path = os.path.join(directory, "fake.sock")
-            self.listener = socket.socket(socket.AF_UNIX)
-            if os.path.exists(path):
-                os.unlink(path)  # of the one before
-            self.listener.bind(path)
-            self.url = f"unix://{path}"
-        self.listener.listen(16)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"nats://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -74,6 +60,7 @@ class FakeBroker:
                 peer, _ = self.listener.accept()
             except OSError:
                 return
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(self, peer)
             with self.lock:
                 self.connections.append(connection)
@@ -103,12 +90,6 @@ class FakeBroker:
             except OSError:
                 pass  # the client was faster
             connection.peer.close()
-
-
-def swap_last_digit(frame):
-    """Another number in the payload: 16 digits, then the line end."""
-    at = frame.index(b"\r\n") + 2 + 15
-    return frame[:at] + (b"0" if frame[at:at + 1] != b"0" else b"f") + frame[at + 1:]
 
 
 def close_now(target, _frame):

@@ -232,23 +232,28 @@ class Faults(Bench):
     """A broker that is right but in one point: the run fails, and says which."""
 
     def run_against(self, fault, *arguments):
-        broker = FakeBroker(self.directory.name, fault)
+        broker = FakeBroker(fault)
         self.addCleanup(broker.close)
         file = self.measure(*arguments, "--url", broker.url, "--no-floor", "--timeout", "500ms", *BRIEF,
                             is_good=False)
         return file["runs"][0]
 
+    def run_each_driver(self, fault, *arguments):
+        for driver in DRIVERS:
+            with self.subTest(driver=driver):
+                yield self.run_against(fault, *arguments, "--driver", driver)
+
     def test_right_broker_is_measured(self):
-        broker = FakeBroker(self.directory.name)
+        broker = FakeBroker()
         self.addCleanup(broker.close)
         for scenario in (["rtt"], ["load", "--rate", "100"], ["pub", "--rate", "100"]):
             file = self.measure(*scenario, "--url", broker.url, "--no-floor", *BRIEF)
             self.assertGreater(file["runs"][0]["received"], 10)
 
     def test_wrong_reply(self):
-        run = self.run_against(lambda _, frame: frame[:-3] + b"!\r\n", "rtt", "--size", "40")
-        self.assertEqual(run["wrong"], 1)
-        self.assertIn("wrong reply", run["failed"])
+        for run in self.run_each_driver(lambda _, frame: frame[:-3] + b"!\r\n", "rtt", "--size", "40"):
+            self.assertEqual(run["wrong"], 1)
+            self.assertIn("wrong reply", run["failed"])
 
     def test_wrong_time_in_the_smallest_payload(self):
         def change(_, frame):
@@ -262,7 +267,7 @@ class Faults(Bench):
             threading.Timer(0.2, target.send, [frame]).start()
             return b""
 
-        broker = FakeBroker(self.directory.name, delay)
+        broker = FakeBroker(delay)
         self.addCleanup(broker.close)
         run = self.measure("workers", "--requesters", "4", "--responders", "1", "--url", broker.url,
                            "--no-floor", *BRIEF, "--warmup", "0ms")["runs"][0]
@@ -272,24 +277,29 @@ class Faults(Bench):
         self.assertGreater(fast, 100)
 
     def test_lost_reply(self):
-        run = self.run_against(lambda *_: b"", "load", "--rate", "200")
-        self.assertEqual(run["timeouts"], 1)
+        for run in self.run_each_driver(lambda *_: b"", "load", "--rate", "200"):
+            self.assertEqual(run["timeouts"], 1)
 
     def test_doubled_reply(self):
-        run = self.run_against(lambda _, frame: frame * 2, "load", "--rate", "200")
-        self.assertEqual(run["doubled"], 1)
+        for run in self.run_each_driver(lambda _, frame: frame * 2, "load", "--rate", "200"):
+            self.assertEqual(run["doubled"], 1)
 
     def test_closed_connection(self):
-        run = self.run_against(close_now, "load", "--rate", "200")
-        self.assertIsNotNone(run["failed"])
+        for run in self.run_each_driver(close_now, "load", "--rate", "200"):
+            self.assertIsNotNone(run["failed"])
 
     def test_lost_message(self):
-        run = self.run_against(lambda *_: b"", "pub", "--rate", "200")
-        self.assertGreater(run["lost"], 0)
+        for run in self.run_each_driver(lambda *_: b"", "pub", "--rate", "200"):
+            self.assertGreater(run["lost"], 0)
 
     def test_doubled_message(self):
-        run = self.run_against(lambda _, frame: frame * 2, "pub", "--rate", "200")
-        self.assertEqual(run["doubled"], 1)
+        for run in self.run_each_driver(lambda _, frame: frame * 2, "pub", "--rate", "200"):
+            self.assertEqual(run["doubled"], 1)
+
+    def test_message_lost_or_doubled_among_many_subscriptions(self):
+        subs = ["subs", "--subscriptions", "100", "--changes", "0", "--rate", "200"]
+        self.assertEqual(self.run_against(lambda *_: b"", *subs)["lost"], 1)
+        self.assertEqual(self.run_against(lambda _, frame: frame * 2, *subs)["doubled"], 1)
 
     def test_server_that_is_killed(self):
         bench = subprocess.Popen([BENCH, "rtt", "--server-cmd", SERVER, "--no-floor", "--duration", "20s",

@@ -343,7 +343,7 @@ class Curve(Command):
         self.assertIn("no knee", stdout)
 
     def test_first_rate_that_fails_is_no_knee(self):
-        broker = FakeBroker(self.directory.name, close_now)
+        broker = FakeBroker(close_now)
         self.addCleanup(broker.close)
         stdout, file = self.measure("--url", broker.url, "--rate", "200", "--duration", "200ms", returncode=1)
         self.assertEqual(len(file["runs"]), 1)
