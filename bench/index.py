@@ -6,6 +6,7 @@ and 100,000 changes a second by another thread. Then a connection to midge-serve
 while another one sends PING and waits for each PONG: the longest wait is what the close stalled.
 """
 
+import argparse
 import json
 import os
 import socket
@@ -16,7 +17,8 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from measure import environment, report, subjects  # noqa: E402
+from measure import document, environment  # noqa: E402
+from measure.server import RunFailed, Server, find_program  # noqa: E402
 
 SIZES = (1000, 100000, 1000000)
 HUGE = 10000000
@@ -30,7 +32,15 @@ PROGRAM = "midge-bench-subindex"
 
 
 def parse_arguments(argv):
-    parser = report.parser(__doc__, "index", 7)
+    build = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build", "release")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--build", default=build, help=f"directory of {PROGRAM} and midge-server")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)),
+                        help="core of index and server; default: the last one allowed")
+    parser.add_argument("--json", metavar="FILE", help="where every run and the record of the machine go")
+    parser.add_argument("--write", metavar="FILE",
+                        help="put the result between the `index` markers of a Markdown file")
     parser.add_argument("--round-ms", type=int, default=200, help="CPU time of one slice of a round")
     parser.add_argument("--huge", action="store_true", help=f"{HUGE:,} subscriptions, too: some 4 GiB")
     parser.add_argument("--short", action="store_true", help="small sizes: shows that all of it runs")
@@ -53,29 +63,28 @@ def run_micro(program, size, mix, arguments):
         command += ["--writer-cpu", str(others[0])]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS_MAX)
     if done.returncode != 0:
-        raise subjects.RunFailed(f"{PROGRAM}: {done.stderr.strip()}")
+        raise RunFailed(f"{PROGRAM}: {done.stderr.strip()}")
     result = json.loads(done.stdout)
     result["command"] = command
     return result
 
 
-def connect(url):
-    host, port = url.removeprefix("nats://").split(":")
+def connect(address):
     deadline = time.monotonic() + 5
     while True:
         try:
-            return socket.create_connection((host, int(port)), 30)
+            return socket.create_connection(address, 30)
         except ConnectionRefusedError as error:
             if time.monotonic() > deadline:
-                raise subjects.RunFailed("midge-server does not listen") from error
+                raise RunFailed("midge-server does not listen") from error
             time.sleep(0.01)
 
 
 class Client:
     """A connection on a plain socket that sends PING and waits for PONG."""
 
-    def __init__(self, url):
-        self.socket = connect(url)
+    def __init__(self, address):
+        self.socket = connect(address)
         self.data = b""  # of after the last PONG; the server's own PING stays unanswered, for some minutes
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(b'CONNECT {"verbose":false}\r\n')
@@ -88,7 +97,7 @@ class Client:
         while b"PONG\r\n" not in self.data:
             more = self.socket.recv(65536)
             if not more or b"-ERR" in more:
-                raise subjects.RunFailed(f"midge-server: {more[:100]!r} where PONG was due")
+                raise RunFailed(f"midge-server: {more[:100]!r} where PONG was due")
             self.data += more
         took = time.monotonic_ns() - began
         self.data = self.data[self.data.index(b"PONG\r\n") + 6 :]
@@ -103,7 +112,7 @@ class Client:
 
 
 def sub_lines(count):
-    """SUB lines as midge-raw sends them, some in each piece."""
+    """SUB lines, some in each piece."""
     for first in range(0, count, 10000):
         yield b"".join(
             b"SUB fleet.%d.unit.%d.%s %d\r\n" % (i % 1000, i, b"*" if i % 10 == 9 else b"state", i + 1)
@@ -122,11 +131,11 @@ def settled(pid):
     return lowest
 
 
-def run_close(subject, count, arguments, ports, directory):
+def run_close(program, count, arguments, directory):
     """One fresh server; what a waiting connection sees while another one closes."""
     pieces = list(sub_lines(count))
-    with subjects.Server(subject, "tcp", ports.take(), directory, {arguments.cpu}) as server:
-        waiting, closing = Client(server.url), Client(server.url)
+    with Server(program, directory, arguments.cpu) as server:
+        waiting, closing = Client(server.address), Client(server.address)
         resident = environment.resident(server.process.pid)
         began, cpu_began = time.monotonic(), server.cpu_seconds()
         for piece in pieces:
@@ -146,9 +155,8 @@ def run_close(subject, count, arguments, ports, directory):
         return result
 
 
-def measure(program, subject, arguments):
+def measure(program, server, arguments):
     """Everything that was measured, and what else the machine did meanwhile."""
-    ports = subjects.Ports(arguments.ports)
     before, own_before, began = environment.cpu_times(), environment.children_seconds(), time.monotonic()
     runs, closes = [], {}
     for size, mix in plan(arguments):
@@ -157,13 +165,13 @@ def measure(program, subject, arguments):
     # The writers are ours, too, and ran elsewhere.
     writers = sum(rate["changes"] * rate["change_ns"] / 1e9 for run in runs for rate in run["rates"])
     own = environment.children_seconds() - own_before - writers
-    foreign = environment.foreign(before, environment.cpu_times(), {arguments.cpu}, own)
+    foreign = environment.foreign(before, environment.cpu_times(), arguments.cpu, own)
     foreign["elsewhere_s"] = max(0.0, foreign["elsewhere_s"] - writers)
     foreign["elapsed_s"] = time.monotonic() - began
     with tempfile.TemporaryDirectory(prefix="midge-index-") as directory:
         for count in (2000,) if arguments.short else CLOSES:
             print(f"close with {count} subscriptions", file=sys.stderr)
-            closes[count] = [run_close(subject, count, arguments, ports, directory)
+            closes[count] = [run_close(server, count, arguments, directory)
                              for _ in range(arguments.rounds)]
     return {"runs": runs, "closes": closes, "foreign": foreign}
 
@@ -198,7 +206,7 @@ def close_rows(closes):
 
 def whole(record, measured, arguments):
     lines = [
-        f"{report.machine(record)}; matches on CPU {arguments.cpu}, changes on another one; "
+        f"{environment.machine_text(record)}; matches on CPU {arguments.cpu}, changes on another one; "
         f"{arguments.rounds} rounds, {arguments.round_ms} ms of CPU time for each figure in a round; commit "
         f"{record['commit']}.",
         f"Command: `{' '.join(['bench/index.py', *sys.argv[1:]])}`.",
@@ -224,7 +232,7 @@ def whole(record, measured, arguments):
         lines += [f"Closing {CLOSES[0]:,} subscriptions stalls no other connection for more than "
                   f"{GOAL_STALL_NS / 1e6:.0f} ms in the median round: "
                   f"{'met' if stall <= GOAL_STALL_NS else 'missed'}.", ""]
-    lines.append(report.noise_text(report.noise([{"foreign": measured["foreign"]}])))
+    lines.append(environment.noise_text(measured["foreign"]))
     return "\n".join(lines) + "\n"
 
 
@@ -233,18 +241,23 @@ def main(argv):
     if arguments.short:
         arguments.rounds, arguments.round_ms = min(arguments.rounds, 2), min(arguments.round_ms, 5)
     try:
-        program = subjects.find_program(PROGRAM, arguments.build, "MIDGE_BENCH_SUBINDEX")
-        subject = subjects.make("midge", arguments.build)
-        if program is None or subject is None:
-            raise subjects.RunFailed(f"{PROGRAM} or midge-server is not built: see docs/BENCHMARKS.md")
+        program = find_program(PROGRAM, arguments.build, "MIDGE_BENCH_SUBINDEX")
+        server = find_program("midge-server", arguments.build, "MIDGE_SERVER")
         record = environment.describe(os.path.dirname(os.path.abspath(__file__)))
         environment.leave_cpu(arguments.cpu)
-        measured = measure(program, subject, arguments)
-    except (subjects.RunFailed, OSError, subprocess.TimeoutExpired) as error:
+        measured = measure(program, server, arguments)
+    except (RunFailed, OSError, subprocess.TimeoutExpired) as error:
         print(f"index: {error}", file=sys.stderr)
         return 1
-    report.write_json(arguments, {"environment": record, **measured})
-    report.publish(arguments, "index", whole(record, measured, arguments))
+    if arguments.json:
+        os.makedirs(os.path.dirname(os.path.abspath(arguments.json)), exist_ok=True)
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"environment": record, **measured}, file, indent=1)
+            file.write("\n")
+    text = whole(record, measured, arguments)
+    print(text, end="")
+    if arguments.write:
+        document.write(arguments.write, "index", text)
     return 0
 
 

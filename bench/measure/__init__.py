@@ -1,1 +1,1 @@
-"""What the benchmark scripts share: statistics, the servers under test, the record of the machine."""
+"""What bench/index.py measures with, and how bench/run and it put results into a document."""

@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 
+NOISY_SHARE = 0.05  # by others, before the figures are marked as noisy
 
 def read(path, default=None):
     try:
@@ -63,6 +64,11 @@ def describe(source_directory):
     }
 
 
+def machine_text(record):
+    virtual = " (virtual machine)" if record["hypervisor"] else ""
+    return f"{record['cpu_model']}, {record['cpu_online']} CPUs{virtual}, Linux {record['kernel']}"
+
+
 def leave_cpu(cpu):
     """Keep this process, and children that do not choose, off the measuring core if there is another."""
     others = os.sched_getaffinity(0) - {cpu}
@@ -70,21 +76,12 @@ def leave_cpu(cpu):
         os.sched_setaffinity(0, others)
 
 
-def status_bytes(pid, name):
-    for line in (read(f"/proc/{pid}/status") or "").splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def peak_memory(pid):
-    """Most bytes that a process ever had resident, or None."""
-    return status_bytes(pid, "VmHWM")
-
-
 def resident(pid):
     """Bytes that a process has resident, or None."""
-    return status_bytes(pid, "VmRSS")
+    for line in (read(f"/proc/{pid}/status") or "").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def tick_seconds():
@@ -103,13 +100,23 @@ def cpu_times():
     return times
 
 
-def foreign(before, after, cpus, own_seconds):
-    """CPU seconds between two cpu_times(): by others on `cpus`, by all on other CPUs, and stolen."""
+def foreign(before, after, cpu, own_seconds):
+    """CPU seconds between two cpu_times(): by others on one CPU, by all on other ones, and stolen."""
     busy = {i: after[i][0] - before[i][0] for i in after if i in before}
-    here = sum(busy[i] for i in cpus) - own_seconds
-    elsewhere = sum(busy[i] for i in busy if i not in cpus)
-    steal = sum(after[i][1] - before[i][1] for i in busy)
-    return {"here_s": max(0.0, here), "elsewhere_s": elsewhere, "steal_s": steal}
+    here = busy.pop(cpu) - own_seconds
+    steal = sum(after[i][1] - before[i][1] for i in after if i in before)
+    return {"here_s": max(0.0, here), "elsewhere_s": sum(busy.values()), "steal_s": steal}
+
+
+def noise_text(share):
+    """How much of the time others had, of a foreign() to which `elapsed_s` was added."""
+    here, elsewhere, steal = (share[name + "_s"] / share["elapsed_s"]
+                              for name in ("here", "elsewhere", "steal"))
+    text = (f"Others used {here:.1%} of the measuring core and {elsewhere:.1%} "
+            f"of one core elsewhere; the hypervisor kept {steal:.1%}.")
+    if max(here, elsewhere, steal) > NOISY_SHARE:
+        text += " **The machine was not quiet: these figures only show that the tool runs.**"
+    return text
 
 
 def children_seconds():
