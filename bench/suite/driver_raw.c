@@ -58,6 +58,7 @@ struct sub {
     void *context;
     midge_driver_msg_cb msg_cb; /* NULL: the inbox */
     char *subject;              /* own; NULL where a server finds the subscription */
+    uint32_t subject_len;       /* 0 there */
 };
 
 struct midge_driver_conn {
@@ -356,10 +357,10 @@ static const struct sub *find_by_subject(const struct midge_driver_conn *conn,
         midge_slice_starts_with(subject, midge_slice_make(conn->inbox, INBOX_LEN)))
         return &conn->subs[conn->inbox_sid - 1];
     for (uint32_t i = 0; i < conn->sub_count; i++) {
-        const char *known = conn->subs[i].subject;
+        const struct sub *sub = &conn->subs[i];
 
-        if (known != NULL && midge_slice_equal(midge_slice_text(known), subject))
-            return &conn->subs[i];
+        if (midge_slice_equal(midge_slice_make(sub->subject, sub->subject_len), subject))
+            return sub;
     }
     return NULL;
 }
@@ -382,7 +383,7 @@ static void deliver(struct midge_driver_conn *conn, const struct midge_server_op
         return;
     }
     msg.conn = conn;
-    msg.reply = op->reply;
+    msg.reply = midge_slice_copy(&op->reply);
     msg.payload = midge_slice_make(op->body.base + op->header_len, op->body.len - op->header_len);
     conn->driver->delivered++;
     sub->msg_cb(sub->context, &msg);
@@ -791,10 +792,13 @@ static enum midge_status subscribe(struct midge_driver_conn *conn, const char *s
             return fail(MIDGE_E_MEMORY, "subscribe", "no memory");
     }
     status = add_sub(conn, midge_slice_text(subject), queue, &sub);
-    if (status == MIDGE_OK)
-        conn->subs[conn->sub_count - 1].subject = own_subject;
-    else
+    if (status != MIDGE_OK) {
         free(own_subject);
+        return status;
+    }
+    conn->subs[conn->sub_count - 1].subject = own_subject;
+    conn->subs[conn->sub_count - 1].subject_len =
+        own_subject == NULL ? 0 : (uint32_t)strlen(own_subject);
     return status;
 }
 

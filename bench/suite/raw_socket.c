@@ -12,7 +12,8 @@
 
 #include "midge/limits.h"
 
-#define END_LEN 2u /* CRLF behind a body */
+#define VERB_LEN 4u /* of MSG and PUB, with the blank behind it */
+#define END_LEN  2u /* CRLF behind a body */
 
 /* Room for what waits, at first. */
 #define OUT_CAP_MIN (64u * 1024)
@@ -285,6 +286,69 @@ static inline bool read_number(const uint8_t *at, const uint8_t *end, uint32_t *
     return true;
 }
 
+/* Whole, with a body of `len` bytes and its CRLF at `body`, and no reply. @return false: not all of
+ * it is in the input */
+static inline bool end_whole(struct midge_slice *input, const uint8_t *body, uint32_t len,
+                             struct midge_server_op *op_out)
+{
+    const uint8_t *const end = input->base + input->len;
+
+    if ((uint64_t)(end - body) < (uint64_t)len + END_LEN || body[len] != '\r' ||
+        body[len + 1] != '\n')
+        return false;
+    op_out->kind = MIDGE_SERVER_OP_MSG;
+    op_out->header_len = 0;
+    op_out->total_len = len;
+    op_out->reply = midge_slice_make(NULL, 0);
+    op_out->body = midge_slice_make(body, len);
+    op_out->whole = true;
+    input->base = body + len + END_LEN;
+    input->len = (uint32_t)(end - input->base);
+    return true;
+}
+
+/* Keep a control line without a reply subject, which cut_whole() has understood. */
+static inline void keep_head(struct midge_raw_socket *socket, const uint8_t *head, uint32_t len,
+                             const struct midge_server_op *op)
+{
+    if (len > MIDGE_RAW_HEAD_CAP)
+        return;
+    memcpy(socket->head, head, len);
+    socket->head_len = len;
+    socket->head_subject_len = op->subject.len;
+    socket->head_sid = (uint32_t)op->sid;
+    socket->head_body_len = op->total_len;
+}
+
+/* The same control line as before, and whole: some 15 ns less than to read it. */
+static inline bool cut_same(const struct midge_raw_socket *socket, struct midge_slice *input,
+                            struct midge_server_op *op_out)
+{
+    const uint8_t *const head = input->base;
+    const uint32_t len = socket->head_len;
+    uint32_t off = 0;
+    uint64_t old;
+    uint64_t new;
+
+    if (len == 0 || input->len < len)
+        return false;
+    /* Words, of which the last two overlap. */
+    do {
+        memcpy(&old, socket->head + off, sizeof old);
+        memcpy(&new, head + off, sizeof new);
+        if (old != new)
+            return false;
+        off += (uint32_t)sizeof old;
+    } while (off + sizeof old <= len);
+    memcpy(&old, socket->head + len - sizeof old, sizeof old);
+    memcpy(&new, head + len - sizeof new, sizeof new);
+    if (old != new || !end_whole(input, head + len, socket->head_body_len, op_out))
+        return false;
+    op_out->sid = socket->head_sid;
+    op_out->subject = midge_slice_make(head + VERB_LEN, socket->head_subject_len);
+    return true;
+}
+
 /*
  * MSG and PUB as servers and we write them, with one blank between words, and whole in the input:
  * nearly all that a load receives. What is anything else is left to the parser, untouched.
@@ -292,19 +356,20 @@ static inline bool read_number(const uint8_t *at, const uint8_t *end, uint32_t *
  * The parser needs some 40 ns for a message of 16 bytes, as much as all that the kernel does to
  * receive it in a large read; this needs half of that.
  */
-static inline bool cut_whole(const struct midge_raw_socket *socket, struct midge_slice *input,
+static inline bool cut_whole(struct midge_raw_socket *socket, struct midge_slice *input,
                              struct midge_server_op *op_out)
 {
-    const uint8_t *const end = input->base + input->len;
+    const uint8_t *const head = input->base;
+    const uint8_t *const end = head + input->len;
     const uint8_t *words[4];
     const uint8_t *ends[4];
     const uint32_t fewest = socket->is_relay ? 2 : 3; /* subject, sid, size */
-    const uint8_t *at = input->base + 4;
+    const uint8_t *at = head + VERB_LEN;
     uint32_t count = 0;
     uint32_t sid = 0;
     uint32_t len = 0;
 
-    if (input->len < 8 || memcmp(input->base, socket->is_relay ? "PUB " : "MSG ", 4) != 0)
+    if (input->len < 8 || memcmp(head, socket->is_relay ? "PUB " : "MSG ", VERB_LEN) != 0)
         return false;
     do {
         words[count] = at;
@@ -315,24 +380,16 @@ static inline bool cut_whole(const struct midge_raw_socket *socket, struct midge
     } while (at[-1] == ' ' && count < fewest + 1);
     if (count < fewest || end - at < 1 || at[-1] != '\r' || at[0] != '\n' ||
         !read_number(words[count - 1], ends[count - 1], &len) ||
-        (!socket->is_relay && !read_number(words[1], ends[1], &sid)))
+        (!socket->is_relay && !read_number(words[1], ends[1], &sid)) ||
+        !end_whole(input, ++at, len, op_out))
         return false;
-    at++;
-    if ((uint64_t)(end - at) < (uint64_t)len + END_LEN || at[len] != '\r' || at[len + 1] != '\n')
-        return false;
-    op_out->kind = MIDGE_SERVER_OP_MSG;
-    op_out->header_len = 0;
-    op_out->total_len = len;
     op_out->sid = sid;
     op_out->subject = midge_slice_make(words[0], (uint32_t)(ends[0] - words[0]));
-    op_out->reply = midge_slice_make(NULL, 0);
     if (count > fewest)
         op_out->reply =
             midge_slice_make(words[count - 2], (uint32_t)(ends[count - 2] - words[count - 2]));
-    op_out->body = midge_slice_make(at, len);
-    op_out->whole = true;
-    input->base = at + len + END_LEN;
-    input->len = (uint32_t)(end - input->base);
+    else
+        keep_head(socket, head, (uint32_t)(at - head), op_out);
     return true;
 }
 
@@ -345,7 +402,8 @@ static bool is_at_start(const struct midge_raw_socket *socket)
 enum midge_status midge_raw_socket_next(struct midge_raw_socket *socket, struct midge_slice *input,
                                         struct midge_server_op *op_out)
 {
-    if (MIDGE_LIKELY(is_at_start(socket)) && MIDGE_LIKELY(cut_whole(socket, input, op_out)))
+    if (MIDGE_LIKELY(is_at_start(socket)) &&
+        (MIDGE_LIKELY(cut_same(socket, input, op_out)) || cut_whole(socket, input, op_out)))
         return MIDGE_OK;
     for (;;) {
         const uint32_t before = input->len;

@@ -29,6 +29,9 @@
  * server/const.go MAX_PENDING_SIZE, what a server holds for one connection. */
 #define MIDGE_RAW_QUEUED_MAX (64u * 1024 * 1024)
 
+/* Bytes of a control line that the next one is compared with. */
+#define MIDGE_RAW_HEAD_CAP 64u
+
 /* Room for one read. Larger reads leave the second-level cache before they are cut. */
 #define MIDGE_RAW_ROOM_LEN (256u * 1024)
 
@@ -48,6 +51,14 @@ struct midge_raw_socket {
     struct midge_parser relay_parser; /* instead, where is_relay */
     uint8_t *line;                    /* own; lent to the parser */
     uint32_t line_cap;
+
+    /* The last MSG (over a relay: PUB) without a reply subject, for the next one says the same but
+     * for its body, as long as publishers send the same size to the same subject. */
+    uint8_t head[MIDGE_RAW_HEAD_CAP]; /* its control line, CRLF included */
+    uint32_t head_len;                /* 0 = none; at least 8 */
+    uint32_t head_subject_len;
+    uint32_t head_sid;
+    uint32_t head_body_len;
 
     /* A message under way: subject, reply, body, CRLF. */
     struct midge_server_op body_op; /* its views are made when it is complete */

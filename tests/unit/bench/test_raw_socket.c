@@ -145,9 +145,55 @@ Test(raw_socket, cuts_what_a_relay_forwards_the_same_however_it_comes)
                    "2 d 0 r 12/16  [NATS/1.0\r\n\r\nbody];2 a.b 0  0/2  [\r\n];");
 }
 
+/* A control line like the one before is not read again; one that differs anywhere is. */
+Test(raw_socket, tells_control_lines_apart_that_are_nearly_the_same)
+{
+    check_all_cuts(
+        false,
+        "MSG a.b.c.d 17 2\r\nxy\r\nMSG a.b.c.d 17 2\r\nzz\r\nMSG a.b.c.d 18 2\r\nxy\r\n"
+        "MSG a.b.c.d 18 3\r\nxyz\r\nMSG a.b.c.e 18 3\r\nxyz\r\nMSG a.b.c.e 18 3 3\r\nxyz\r\n"
+        "MSG a.b.c.e 18 3\r\n3\r\n\r\nPING\r\nMSG a.b.c.e 18 3\r\nMSG\r\n",
+        "2 a.b.c.d 17  0/2  [xy];2 a.b.c.d 17  0/2  [zz];2 a.b.c.d 18  0/2  [xy];"
+        "2 a.b.c.d 18  0/3  [xyz];2 a.b.c.e 18  0/3  [xyz];2 a.b.c.e 18 3 0/3  [xyz];"
+        "2 a.b.c.e 18  0/3  [3\r\n];3  0  0/0  [];2 a.b.c.e 18  0/3  [MSG];");
+    check_all_cuts(
+        true,
+        "PUB a 0\r\n\r\nPUB a 0\r\n\r\nPUB a 1\r\nx\r\nPUB b 1\r\nx\r\nPUB b 1 1\r\nx\r\n"
+        "PUB b 1\r\nx\r\n",
+        "2 a 0  0/0  [];2 a 0  0/0  [];2 a 0  0/1  [x];2 b 0  0/1  [x];2 b 0 1 0/1  [x];"
+        "2 b 0  0/1  [x];");
+}
+
+/* Subjects around the longest control line that is kept. */
+Test(raw_socket, cuts_control_lines_of_any_length)
+{
+    for (uint32_t subject_len = 40; subject_len < 70; subject_len++) {
+        char subject[80] = "";
+        char stream[512];
+        char expected[512];
+        struct record record;
+
+        memset(subject, 's', subject_len);
+        (void)snprintf(stream, sizeof stream,
+                       "MSG %s 1 2\r\nab\r\nMSG %s 1 2\r\ncd\r\nMSG %.*st 1 2\r\nef\r\n", subject,
+                       subject, (int)subject_len - 1, subject);
+        (void)snprintf(expected, sizeof expected,
+                       "2 %s 1  0/2  [ab];2 %s 1  0/2  [cd];2 %.*st 1  0/2  [ef];", subject,
+                       subject, (int)subject_len - 1, subject);
+        run(false, stream, 0, &record);
+        cr_assert_str_eq(record.text, expected);
+    }
+}
+
 Test(raw_socket, refuses_what_is_not_nats)
 {
     struct record record;
+
+    /* Behind a control line that was seen before. */
+    run(false, "MSG a 1 1\r\nx\r\nMSG a 1 1\r\nxx\r\n", 0, &record);
+    cr_assert_eq(record.status, MIDGE_E_PARSE);
+    run(true, "PUB a 1\r\nx\r\nPUB a 1\r\nx\n\r", 0, &record);
+    cr_assert_eq(record.status, MIDGE_E_PARSE);
 
     run(false, "PUB a 1\r\nx\r\n", 4, &record);
     cr_assert_eq(record.status, MIDGE_E_PARSE);
