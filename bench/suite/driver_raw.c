@@ -58,7 +58,7 @@ struct sub {
     void *context;
     midge_driver_msg_cb msg_cb; /* NULL: the inbox */
     char *subject;              /* own; NULL where a server finds the subscription */
-    uint32_t subject_len;       /* 0 there */
+    uint32_t subject_len;       /* 0 there; a message's is longer */
 };
 
 struct midge_driver_conn {
@@ -359,7 +359,8 @@ static const struct sub *find_by_subject(const struct midge_driver_conn *conn,
     for (uint32_t i = 0; i < conn->sub_count; i++) {
         const struct sub *sub = &conn->subs[i];
 
-        if (midge_slice_equal(midge_slice_make(sub->subject, sub->subject_len), subject))
+        if (sub->subject_len == subject.len &&
+            midge_raw_is_same((const uint8_t *)sub->subject, subject.base, subject.len))
             return sub;
     }
     return NULL;

@@ -13,8 +13,14 @@
 /* Bytes that a publisher queues before it hands them to the kernel. */
 #define BATCH_LEN 16384u
 
-/* Pause of a publisher whose window is used up. */
-#define WINDOW_PAUSE_NS 20000ull
+/* Pause of a publisher whose window is used up: twice as long each time that it was in vain, and
+ * half as long when it was not, so that it is about what readers take for WINDOW_SHARE of the
+ * window. Where server and readers share its CPU, each look interrupts them. */
+#define WINDOW_PAUSE_MIN_NS 20000ull
+#define WINDOW_PAUSE_MAX_NS 1000000ull
+
+/* A used-up window is filled once one part in so many is free. */
+#define WINDOW_SHARE 4u
 
 /* How often a reader looks whether all has come; and how long it waits behind the last message. */
 #define LOOK_NS 20000000ull
@@ -31,6 +37,12 @@ struct publishing {
     struct midge_driver_conn **conns; /* own */
     uint64_t *sent;                   /* own; of each publisher */
     struct midge_schedule schedule;
+};
+
+/* A publisher's waits for its window. */
+struct pausing {
+    uint64_t ns;
+    bool is_waiting; /* the last turn published nothing */
 };
 
 struct subscribing;
@@ -113,22 +125,37 @@ static enum midge_status lost_connection(struct midge_party *party, enum midge_s
                                                   : midge_status_name(status));
 }
 
-/* As many as the window and a batch allow, of one publisher. */
+/* As many as the window and a batch allow, of one publisher; none while little of the window is
+ * free, for small batches cost all who handle them. */
 static enum midge_status publish_batch(struct publishing *all, uint32_t publisher,
                                        uint32_t *published_out)
 {
     const struct midge_run_options *options = all->party->options;
     const uint32_t batch = options->size < BATCH_LEN ? BATCH_LEN / options->size : 1;
     const uint64_t reached = slowest(all->party->board, publisher);
+    const uint64_t free =
+        reached == UINT64_MAX ? UINT64_MAX : reached + options->window - all->sent[publisher];
     enum midge_status status = MIDGE_OK;
 
-    for (uint32_t i = 0; status == MIDGE_OK && i < batch; i++) {
-        if (reached != UINT64_MAX && all->sent[publisher] >= reached + options->window)
-            break;
+    if (free < options->window / WINDOW_SHARE)
+        return MIDGE_OK;
+    for (uint32_t i = 0; status == MIDGE_OK && i < batch && i < free; i++) {
         status = publish(all, publisher, 0);
         *published_out += status == MIDGE_OK ? 1 : 0;
     }
     return status == MIDGE_FULL ? MIDGE_OK : status;
+}
+
+/* How long to wait before the window is looked at again. @param published  since the last wait; 0
+ * again and again as long as the window is used up */
+static uint64_t next_pause(struct pausing *pausing, uint32_t published)
+{
+    if (published == 0 && pausing->is_waiting && pausing->ns < WINDOW_PAUSE_MAX_NS)
+        pausing->ns *= 2;
+    else if (published > 0 && pausing->is_waiting && pausing->ns > WINDOW_PAUSE_MIN_NS)
+        pausing->ns /= 2;
+    pausing->is_waiting = published == 0;
+    return pausing->is_waiting ? pausing->ns : 0;
 }
 
 /* At full speed. Without a reader each publisher is held back by a PONG behind each window. */
@@ -136,20 +163,22 @@ static enum midge_status publish_all(struct publishing *all)
 {
     struct midge_party *party = all->party;
     const struct midge_run_options *options = party->options;
+    struct pausing pausing = {.ns = WINDOW_PAUSE_MIN_NS};
     uint64_t unfenced = 0;
     enum midge_status status = MIDGE_OK;
 
     while (status == MIDGE_OK && !midge_party_is_over(party)) {
         const uint64_t now_ns = midge_process_now_ns();
+        uint64_t pause_ns = 0;
         uint32_t published = 0;
 
         if (now_ns >= party->board->measure_until_ns)
             return MIDGE_OK;
         for (uint32_t i = 0; status == MIDGE_OK && i < options->publishers; i++)
             status = publish_batch(all, i, &published);
+        pause_ns = next_pause(&pausing, published);
         if (status == MIDGE_OK)
-            status = party->library->wait_cb(party->driver,
-                                             published > 0 ? 0 : now_ns + WINDOW_PAUSE_NS);
+            status = party->library->wait_cb(party->driver, pause_ns == 0 ? 0 : now_ns + pause_ns);
         unfenced += published;
         if (status >= MIDGE_OK && options->subscribers == 0 &&
             unfenced >= (uint64_t)options->window * options->publishers) {
@@ -255,33 +284,44 @@ static void say_progress(const struct subscribing *all)
                               memory_order_relaxed);
 }
 
+static MIDGE_COLD void refuse_bytes(struct midge_party *party)
+{
+    midge_row_add(&party->row->wrong, 1);
+    (void)midge_party_fail(party, MIDGE_E_PARSE, "a message has bytes that nobody sent");
+}
+
+static MIDGE_COLD void refuse_number(struct midge_party *party, uint64_t number, uint64_t expected)
+{
+    if (number < expected) {
+        midge_row_add(&party->row->doubled, 1);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "a message came twice, or behind a later one");
+    } else {
+        midge_row_add(&party->row->lost, number - expected);
+        (void)midge_party_fail(party, MIDGE_E_PARSE, "%llu messages lost",
+                               (unsigned long long)(number - expected));
+    }
+}
+
 /* `now_ns`: when it came; 0 at full speed, where nobody asks. */
 static void take(struct subscriber *subscriber, const struct midge_driver_msg *msg, uint64_t now_ns)
 {
     struct midge_party *party = subscriber->all->party;
     struct midge_stamp stamp;
 
-    if (!midge_party_read_stamp(party, msg->payload, &stamp) ||
+    if (!midge_party_read_stamp(party, midge_slice_copy(&msg->payload), &stamp) ||
         stamp.number >> NUMBER_BITS >= party->options->publishers ||
         (stamp.intended_ns == 0) != (now_ns == 0)) {
-        midge_row_add(&party->row->wrong, 1);
-        (void)midge_party_fail(party, MIDGE_E_PARSE, "a message has bytes that nobody sent");
+        refuse_bytes(party);
         return;
     }
     _Atomic uint64_t *received = &subscriber->received[stamp.number >> NUMBER_BITS];
     const uint64_t expected = midge_row_get(received);
     const uint64_t number = stamp.number & NUMBER_MASK;
 
-    if (number < expected) {
-        midge_row_add(&party->row->doubled, 1);
-        (void)midge_party_fail(party, MIDGE_E_PARSE, "a message came twice, or behind a later one");
+    if (MIDGE_UNLIKELY(number != expected))
+        refuse_number(party, number, expected);
+    if (MIDGE_UNLIKELY(number < expected))
         return;
-    }
-    if (number > expected) {
-        midge_row_add(&party->row->lost, number - expected);
-        (void)midge_party_fail(party, MIDGE_E_PARSE, "%llu messages lost",
-                               (unsigned long long)(number - expected));
-    }
     atomic_store_explicit(received, number + 1, memory_order_relaxed);
     midge_row_add(&party->row->done, 1);
     if (stamp.intended_ns != 0 && midge_party_is_measured(party, stamp.intended_ns)) {

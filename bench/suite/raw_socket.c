@@ -326,23 +326,9 @@ static inline bool cut_same(const struct midge_raw_socket *socket, struct midge_
 {
     const uint8_t *const head = input->base;
     const uint32_t len = socket->head_len;
-    uint32_t off = 0;
-    uint64_t old;
-    uint64_t new;
 
-    if (len == 0 || input->len < len)
-        return false;
-    /* Words, of which the last two overlap. */
-    do {
-        memcpy(&old, socket->head + off, sizeof old);
-        memcpy(&new, head + off, sizeof new);
-        if (old != new)
-            return false;
-        off += (uint32_t)sizeof old;
-    } while (off + sizeof old <= len);
-    memcpy(&old, socket->head + len - sizeof old, sizeof old);
-    memcpy(&new, head + len - sizeof new, sizeof new);
-    if (old != new || !end_whole(input, head + len, socket->head_body_len, op_out))
+    if (len == 0 || input->len < len || !midge_raw_is_same(socket->head, head, len) ||
+        !end_whole(input, head + len, socket->head_body_len, op_out))
         return false;
     op_out->sid = socket->head_sid;
     op_out->subject = midge_slice_make(head + VERB_LEN, socket->head_subject_len);
@@ -356,8 +342,9 @@ static inline bool cut_same(const struct midge_raw_socket *socket, struct midge_
  * The parser needs some 40 ns for a message of 16 bytes, as much as all that the kernel does to
  * receive it in a large read; this needs half of that.
  */
-static inline bool cut_whole(struct midge_raw_socket *socket, struct midge_slice *input,
-                             struct midge_server_op *op_out)
+__attribute__((noinline)) static bool cut_whole(struct midge_raw_socket *socket,
+                                                struct midge_slice *input,
+                                                struct midge_server_op *op_out)
 {
     const uint8_t *const head = input->base;
     const uint8_t *const end = head + input->len;
@@ -399,12 +386,11 @@ static bool is_at_start(const struct midge_raw_socket *socket)
                             : midge_server_parser_at_start(&socket->parser);
 }
 
-enum midge_status midge_raw_socket_next(struct midge_raw_socket *socket, struct midge_slice *input,
-                                        struct midge_server_op *op_out)
+/* Apart, for what it saves on the stack is not needed to cut what is whole. */
+__attribute__((noinline)) static enum midge_status parse_next(struct midge_raw_socket *socket,
+                                                              struct midge_slice *input,
+                                                              struct midge_server_op *op_out)
 {
-    if (MIDGE_LIKELY(is_at_start(socket)) &&
-        (MIDGE_LIKELY(cut_same(socket, input, op_out)) || cut_whole(socket, input, op_out)))
-        return MIDGE_OK;
     for (;;) {
         const uint32_t before = input->len;
         enum midge_status status = socket->is_relay
@@ -432,4 +418,13 @@ enum midge_status midge_raw_socket_next(struct midge_raw_socket *socket, struct 
         if (status != MIDGE_OK)
             return status;
     }
+}
+
+enum midge_status midge_raw_socket_next(struct midge_raw_socket *socket, struct midge_slice *input,
+                                        struct midge_server_op *op_out)
+{
+    if (MIDGE_LIKELY(is_at_start(socket)) &&
+        (MIDGE_LIKELY(cut_same(socket, input, op_out)) || cut_whole(socket, input, op_out)))
+        return MIDGE_OK;
+    return parse_next(socket, input, op_out);
 }

@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "endpoint.h"
 #include "midge/compiler.h"
@@ -55,7 +56,7 @@ struct midge_raw_socket {
     /* The last MSG (over a relay: PUB) without a reply subject, for the next one says the same but
      * for its body, as long as publishers send the same size to the same subject. */
     uint8_t head[MIDGE_RAW_HEAD_CAP]; /* its control line, CRLF included */
-    uint32_t head_len;                /* 0 = none; at least 8 */
+    uint32_t head_len;                /* 0 = none */
     uint32_t head_subject_len;
     uint32_t head_sid;
     uint32_t head_body_len;
@@ -68,6 +69,27 @@ struct midge_raw_socket {
     uint32_t body_fill; /* bytes of body and CRLF that are there */
     uint32_t body_need; /* … that it has; 0 = no message is under way */
 };
+
+/** Whether both have the same bytes. For a few words of text: half of what a call of memcmp costs.
+ */
+static inline bool midge_raw_is_same(const uint8_t *a, const uint8_t *b, uint32_t len)
+{
+    uint64_t words[2];
+    uint32_t off = 0;
+
+    if (len < sizeof words[0])
+        return memcmp(a, b, len) == 0;
+    /* The last two overlap. */
+    for (; off + sizeof words[0] < len; off += (uint32_t)sizeof words[0]) {
+        memcpy(&words[0], a + off, sizeof words[0]);
+        memcpy(&words[1], b + off, sizeof words[1]);
+        if (words[0] != words[1])
+            return false;
+    }
+    memcpy(&words[0], a + len - sizeof words[0], sizeof words[0]);
+    memcpy(&words[1], b + len - sizeof words[1], sizeof words[1]);
+    return words[0] == words[1];
+}
 
 /**
  * Connect.
