@@ -14,9 +14,6 @@
 
 #define NS_PER_S 1000000000ull
 
-/* Bits of a stamp's number that are no check. */
-#define NUMBER_MASK ((1ull << 56) - 1)
-
 static void pause_a_little(void)
 {
     midge_process_sleep_ns(PAUSE_NS);
@@ -108,34 +105,10 @@ bool midge_party_is_measured(const struct midge_party *party, uint64_t intended_
            intended_ns < party->board->measure_until_ns;
 }
 
-/* A byte of both numbers, mixed: a payload of 16 bytes has no filler to tell that it is broken. */
-static uint64_t check_of(uint64_t number, uint64_t intended_ns)
-{
-    uint64_t mixed = number ^ intended_ns;
-
-    return midge_random_next(&mixed) & ~NUMBER_MASK;
-}
-
 void midge_party_stamp(struct midge_party *party, struct midge_stamp stamp)
 {
-    stamp.number |= check_of(stamp.number, stamp.intended_ns);
+    stamp.number |= midge_stamp_check(stamp.number, stamp.intended_ns);
     memcpy(party->payload, &stamp, sizeof stamp);
-}
-
-bool midge_party_read_stamp(const struct midge_party *party, struct midge_slice payload,
-                            struct midge_stamp *stamp_out)
-{
-    uint64_t check = 0;
-
-    if (payload.len != party->options->size)
-        return false;
-    memcpy(stamp_out, payload.base, sizeof *stamp_out);
-    check = stamp_out->number & ~NUMBER_MASK;
-    stamp_out->number &= NUMBER_MASK;
-    return check == check_of(stamp_out->number, stamp_out->intended_ns) &&
-           (payload.len == sizeof *stamp_out || /* spares the call */
-            memcmp(payload.base + sizeof *stamp_out, party->expected + sizeof *stamp_out,
-                   payload.len - sizeof *stamp_out) == 0);
 }
 
 void midge_party_echo(void *context, const struct midge_driver_msg *msg)
