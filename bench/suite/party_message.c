@@ -17,7 +17,7 @@
  * half as long when it was not, so that it is about what readers take for WINDOW_SHARE of the
  * window. Where server and readers share its CPU, each look interrupts them. */
 #define WINDOW_PAUSE_MIN_NS 20000ull
-#define WINDOW_PAUSE_MAX_NS 1000000ull
+#define WINDOW_PAUSE_MAX_NS 160000ull
 
 /* A used-up window is filled once one part in so many is free. */
 #define WINDOW_SHARE 4u
@@ -55,6 +55,8 @@ struct subscriber {
 struct subscribing {
     struct midge_party *party;      /* borrow */
     struct subscriber *subscribers; /* own */
+    uint32_t unsaid_max;            /* at full speed: messages until progress is said again */
+    uint32_t unsaid_count;          /* since it was. Thread: under the lock */
 };
 
 /* --- publishers --- */
@@ -273,12 +275,15 @@ static uint64_t least_received(const struct subscribing *all, uint32_t publisher
     return least;
 }
 
-/* Where call-backs come in threads, waits return late, and publishers' windows must not wait for
- * one. Under the lock. */
-static void say_progress(const struct subscribing *all)
+/* A part of the window at a time, not only when a wait returns: until then publishers would hold
+ * back, and the server would have nothing to do. At full speed; under the lock. */
+static void say_progress(struct subscribing *all)
 {
     struct midge_party *party = all->party;
 
+    if (MIDGE_LIKELY(++all->unsaid_count < all->unsaid_max))
+        return;
+    all->unsaid_count = 0;
     for (uint32_t publisher = 0; publisher < party->options->publishers; publisher++)
         atomic_store_explicit(&party->row->progress[publisher], least_received(all, publisher),
                               memory_order_relaxed);
@@ -330,10 +335,13 @@ static void take(struct subscriber *subscriber, const struct midge_driver_msg *m
     }
 }
 
-/* Where nobody asks when it came, and nobody else counts. */
+/* At full speed, in the one thread that counts: no clock and no lock. */
 static void take_alone(void *context, const struct midge_driver_msg *msg)
 {
-    take(context, msg, 0);
+    struct subscriber *subscriber = context;
+
+    take(subscriber, msg, 0);
+    say_progress(subscriber->all);
 }
 
 static void take_locked(void *context, const struct midge_driver_msg *msg)
@@ -342,12 +350,10 @@ static void take_locked(void *context, const struct midge_driver_msg *msg)
     struct midge_party *party = subscriber->all->party;
     /* Before the lock: waiting for it is not the library's time. */
     const uint64_t now_ns = party->options->rate > 0 ? midge_process_now_ns() : 0;
-    const uint32_t window = party->options->window;
 
     midge_party_lock(party);
     take(subscriber, msg, now_ns);
-    if (party->library->has_threads && party->options->rate == 0 &&
-        midge_row_get(&party->row->done) % (window < 8 ? 1 : window / 8) == 0)
+    if (party->options->rate == 0)
         say_progress(subscriber->all);
     midge_party_unlock(party);
 }
@@ -420,7 +426,7 @@ static enum midge_status read_all(struct subscribing *all)
 enum midge_status midge_party_subscribe(struct midge_party *party)
 {
     const bool is_alone = party->options->rate == 0 && !party->library->has_threads;
-    struct subscribing all = {.party = party};
+    struct subscribing all = {.party = party, .unsaid_max = party->options->window / 8};
     enum midge_status status = MIDGE_OK;
 
     all.subscribers = calloc(party->options->subscribers, sizeof *all.subscribers);
