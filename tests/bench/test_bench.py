@@ -289,12 +289,14 @@ class Faults(Bench):
             self.assertIsNotNone(run["failed"])
 
     def test_lost_message(self):
-        for run in self.run_each_driver(lambda *_: b"", "pub", "--rate", "200"):
-            self.assertGreater(run["lost"], 0)
+        for scenario in (["pub", "--rate", "200"], ["pub"]):
+            for run in self.run_each_driver(lambda *_: b"", *scenario):
+                self.assertGreater(run["lost"], 0, scenario)
 
     def test_doubled_message(self):
-        for run in self.run_each_driver(lambda _, frame: frame * 2, "pub", "--rate", "200"):
-            self.assertEqual(run["doubled"], 1)
+        for scenario in (["pub", "--rate", "200"], ["pub"]):
+            for run in self.run_each_driver(lambda _, frame: frame * 2, *scenario):
+                self.assertEqual(run["doubled"], 1, scenario)
 
     def test_message_lost_or_doubled_among_many_subscriptions(self):
         subs = ["subs", "--subscriptions", "100", "--changes", "0", "--rate", "200"]
