@@ -33,6 +33,9 @@
 #define CONNECT_PATIENCE_NS   (50 * NS_PER_MS)
 #define SUBSCRIBE_PATIENCE_NS 50000ull
 
+/* How long ending may take where the run has failed: a party may wait for what does not come. */
+#define ABANDON_NS NS_PER_S
+
 /* How often the parent looks at its parties. */
 #define LOOK_NS (2 * NS_PER_MS)
 
@@ -339,7 +342,7 @@ static bool measure(struct run *run)
 /* Those that wait for messages without end are ended; the others end by themselves. */
 static void end(struct run *run)
 {
-    const uint64_t until_ns = midge_process_now_ns() + PATIENCE_NS;
+    const uint64_t until_ns = midge_process_now_ns() + (has_failed(run) ? ABANDON_NS : PATIENCE_NS);
     bool is_any = true;
 
     /* Release pairs with the acquire in midge_party_is_over(). */
