@@ -1,4 +1,9 @@
-"""Put a generated result into a document, between two marker lines, and leave the rest alone."""
+"""Put a generated result into a document, between two marker lines, and leave the rest alone.
+
+    document.py DOCUMENT NAME FILE      the text of FILE between the markers of NAME
+"""
+
+import sys
 
 
 def markers(name):
@@ -20,3 +25,8 @@ def write(path, name, result):
         text = replaced(file.read(), name, result)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[3], encoding="utf-8") as result_file:
+        write(sys.argv[1], sys.argv[2], result_file.read())
