@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "endpoint.h"
+#include "interrupt.h"
 #include "process.h"
 #include "server_command.h"
 #include "server_process.h"
@@ -274,7 +275,7 @@ static enum midge_status read_greeting(const struct start *start, int fd, uint64
     static const char begin[] = "INFO ";
     uint32_t done = 0; /* bytes that are as they should be */
 
-    while (midge_process_now_ns() < until_ns &&
+    while (midge_process_now_ns() < until_ns && midge_interrupt_signal() == 0 &&
            !midge_server_process_has_ended(start->server.pid)) {
         struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
         char bytes[4096];
@@ -308,7 +309,8 @@ static enum midge_status greet(const struct start *start, uint64_t until_ns)
     return status;
 }
 
-/* @return MIDGE_OK; E_EOF: it has ended; E_TIMEOUT; E_PARSE: it does not speak NATS */
+/* @return MIDGE_OK; E_EOF: it has ended; E_TIMEOUT; E_PARSE: it does not speak NATS; E_CLOSED: we
+ * are to end */
 static enum midge_status wait_until_ready(const struct start *start)
 {
     const uint64_t until_ns = midge_process_now_ns() + start->wait_ms * 1000000ull;
@@ -319,6 +321,8 @@ static enum midge_status wait_until_ready(const struct start *start)
         /* Also where somebody answered: it may be another one who has the port. */
         if (midge_server_process_has_ended(start->server.pid))
             return MIDGE_E_EOF;
+        if (status != MIDGE_OK && midge_interrupt_signal() != 0)
+            return MIDGE_E_CLOSED;
         if (status == MIDGE_AGAIN)
             midge_process_sleep_ns(PAUSE_NS);
     }
@@ -351,6 +355,8 @@ static enum midge_status start_once(struct start *start, bool is_last)
     } else if (status == MIDGE_E_PARSE) {
         midge_server_stop(server);
         complain_with_output(server, "did not begin with INFO, as a NATS server does");
+    } else if (status == MIDGE_E_CLOSED) {
+        midge_server_stop(server);
     }
     return status;
 }

@@ -55,6 +55,8 @@ static _Noreturn void become(char *const *words, const cpu_set_t *cpus, int outp
     const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     restore_signals();
+    /* What a terminal sends at Ctrl-C is for midge-bench, which then stops its servers. */
+    (void)setpgid(0, 0);
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     /* The parent may have died before the line above. */
     if (getppid() != parent)

@@ -287,9 +287,9 @@ static enum midge_status run_on(const struct midge_subject *subject,
     run.has_progress = !options->is_quiet;
     const enum midge_status status = midge_run(&run, result_out);
 
-    /* A relay ends with its connections, and a terminal's signal is for the server too. */
+    /* A relay ends with its connections. */
     if (status == MIDGE_OK && subject->kind == MIDGE_SUBJECT_COMMAND && !run.is_relay &&
-        midge_interrupt_signal() == 0 && !midge_server_is_alive(server))
+        !midge_server_is_alive(server))
         note_end(*result_out);
     return status;
 }
