@@ -132,6 +132,8 @@ static void put_run_notes(const json_t *run)
         printf("; %s %.*f", key, json_number_value(figure) < 10 ? 4 : 0, json_number_value(figure));
     if (midge_metric_has_failed(run))
         (void)printf("; FAILED: %s", text_of(run, "failed"));
+    if (json_is_true(json_object_get(run, "is_read_late")))
+        (void)printf("; the machine was too busy to read rate and CPU time when it was time");
     (void)printf(".\n");
 }
 

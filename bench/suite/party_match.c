@@ -52,7 +52,9 @@ struct matching {
     uint64_t received;
     uint64_t pongs; /* that the subscriber has got */
     uint64_t publisher_pongs;
-    uint64_t random;
+    uint64_t random;          /* whom the next message is for; state of a generator */
+    uint64_t expected_random; /* … and whom the next one that comes: the same one, later */
+    uint64_t change_random;   /* what changes next */
     struct midge_schedule messages;
     struct midge_schedule changes;
 };
@@ -97,18 +99,23 @@ static enum midge_status put_change(struct matching *all)
 
     if (half == 0)
         return MIDGE_OK;
-    const uint64_t index = 2 * (midge_random_next(&all->random) % half) + 1;
+    const uint64_t index = 2 * (midge_random_next(&all->change_random) % half) + 1;
     const int len = snprintf(line, sizeof line, "UNSUB %llu\r\n", (unsigned long long)index + 1);
 
     status = put(&all->subscriber, line, len, midge_slice_make(NULL, 0));
     return status == MIDGE_OK ? put_sub(all, index) : status;
 }
 
+/* The subscription that a message is for: one that never changes. */
+static uint64_t next_index(const struct midge_party *party, uint64_t *random)
+{
+    return 2 * (midge_random_next(random) % ((party->options->subscriptions + 1) / 2));
+}
+
 static enum midge_status put_message(struct matching *all, uint64_t intended_ns)
 {
     struct midge_party *party = all->party;
-    const uint32_t half = (party->options->subscriptions + 1) / 2;
-    const uint64_t index = 2 * (midge_random_next(&all->random) % half);
+    const uint64_t index = next_index(party, &all->random);
     char line[LINE_CAP];
     const int len = snprintf(line, sizeof line, "PUB fleet.%llu.unit.%llu.state %u\r\n",
                              (unsigned long long)(index % GROUPS), (unsigned long long)index,
@@ -135,6 +142,11 @@ static enum midge_status take(struct matching *all, const struct midge_server_op
         return midge_party_fail(party, MIDGE_E_PARSE, "message %llu came instead of %llu",
                                 (unsigned long long)stamp.number,
                                 (unsigned long long)all->received);
+    }
+    if (op->sid != next_index(party, &all->expected_random) + 1) {
+        midge_row_add(&party->row->wrong, 1);
+        return midge_party_fail(party, MIDGE_E_PARSE, "message %llu came for another subscription",
+                                (unsigned long long)stamp.number);
     }
     all->received++;
     midge_row_add(&party->row->done, 1);
@@ -369,6 +381,8 @@ static enum midge_status match(struct matching *all)
     if (status != MIDGE_OK)
         return status;
     all->random = party->options->seed;
+    all->expected_random = party->options->seed;
+    all->change_random = party->options->seed + 1ull;
     if (party->options->rate > 0)
         midge_party_begin_schedule(party, &all->messages);
     if (party->options->changes > 0)

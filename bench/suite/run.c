@@ -39,6 +39,9 @@
 /* How often the parent looks at its parties. */
 #define LOOK_NS (2 * NS_PER_MS)
 
+/* Less of the measured time than one part in so many gives no rate and no CPU time. */
+#define WINDOW_SHARE 2u
+
 /* Processes that connect at the same time. */
 #define STORM_PARTIES 16u
 
@@ -382,6 +385,18 @@ static uint64_t sum(const struct run *run, size_t counter_off)
     return total;
 }
 
+/* The time in which what the readings differ by was done: up to the end of the measured time, also
+ * if the second reading came later. 0 if the first came so late that too little is left. */
+static double window_ns(const struct run *run)
+{
+    const struct midge_board *board = run->board;
+    const uint64_t end_ns =
+        run->last.at_ns < board->measure_until_ns ? run->last.at_ns : board->measure_until_ns;
+    const uint64_t window = end_ns > run->first.at_ns ? end_ns - run->first.at_ns : 0;
+
+    return window * WINDOW_SHARE < run->options->duration_ms * NS_PER_MS ? 0 : (double)window;
+}
+
 /* NULL if it has not. When all parties have ended. */
 static const char *why_failed(const struct run *run)
 {
@@ -445,15 +460,15 @@ static json_t *server_json(const struct run *run, double messages, double elapse
         return json_null();
     /* A relay is a fork of this process: what it has resident says nothing. */
     return json_pack(
-        "{s:I, s:o, s:o, s:o, s:f, s:o, s:b}", "cpu_ns", (json_int_t)cpu_ns, "cpu_per_message_ns",
+        "{s:I, s:o, s:o, s:o, s:o, s:o, s:b}", "cpu_ns", (json_int_t)cpu_ns, "cpu_per_message_ns",
         messages > 0 ? json_real(cpu_ns / messages) : json_null(), "resident_bytes",
         run->options->is_relay ? json_null()
                                : json_integer((json_int_t)run->last.server.resident_bytes),
         "peak_bytes",
         run->options->is_relay ? json_null()
                                : json_integer((json_int_t)run->last.server.peak_bytes),
-        "cores", elapsed_ns > 0 ? cpu_ns / elapsed_ns : 0.0, "instructions_per_message",
-        instructions_json(run, messages), "has_kernel_instructions",
+        "cores", elapsed_ns > 0 ? json_real(cpu_ns / elapsed_ns) : json_null(),
+        "instructions_per_message", instructions_json(run, messages), "has_kernel_instructions",
         (int)run->instructions.has_kernel);
 }
 
@@ -486,10 +501,21 @@ static void check_pace(struct run *run)
         return;
     (void)snprintf(reason, sizeof reason,
                    "the load fell behind: of %llu sends %llu left more than one interval late, and "
-                   "%llu not at all",
+                   "%llu not at all; try a lower --rate, --burst or --spin",
                    (unsigned long long)(sent + missed), (unsigned long long)late,
                    (unsigned long long)missed);
     fail(run, reason);
+}
+
+/* A rate so low, or a time so short, that there is nothing to say. */
+static void check_amount(struct run *run)
+{
+    const bool is_intended = run->options->rate > 0 || !is_publishing(run);
+    const uint64_t sent = is_intended ? sum(run, offsetof(struct midge_row, sent))
+                                      : run->last.begun - run->first.begun;
+
+    if (sent == 0 && !has_failed(run) && (is_intended || window_ns(run) > 0))
+        fail(run, "nothing was sent in the measured time: it is too short");
 }
 
 /* What is of the measured time where sends have an intended time, and between the readings where
@@ -563,11 +589,11 @@ static json_t *figures_json(const struct run *run)
         return figures;
     if (options->scenario == MIDGE_RUN_CONNS) {
         put_each(run, figures, options->connections, run->last.server.resident_bytes);
-        if (options->server_pid != 0)
+        if (options->server_pid != 0 && window_ns(run) > 0)
             json_object_set_new(
                 figures, "idle_cores",
                 json_real((double)(run->last.server.cpu_ns - run->first.server.cpu_ns) /
-                          (double)(run->last.at_ns - run->first.at_ns)));
+                          window_ns(run)));
         json_object_set_new(figures, "client_resident_each",
                             json_real((double)sum(run, offsetof(struct midge_row, resident_bytes)) /
                                       options->connections));
@@ -591,25 +617,27 @@ static json_t *load_json(const struct run *run, uint64_t load_ns, double done, d
     if (run->is_spoiled)
         return json_null();
     return json_pack(
-        "{s:I, s:o, s:o, s:f}", "cpu_ns", (json_int_t)load_ns, "cpu_per_message_ns",
+        "{s:I, s:o, s:o, s:o}", "cpu_ns", (json_int_t)load_ns, "cpu_per_message_ns",
         done > 0 ? json_real((double)load_ns / done) : json_null(), "near_cpu_per_message_ns",
         done > 0 && run->options->far_driver != NULL ? json_real((double)near_ns / done)
                                                      : json_null(),
-        "cores", elapsed_ns > 0 ? (double)load_ns / elapsed_ns : 0.0);
+        "cores", elapsed_ns > 0 ? json_real((double)load_ns / elapsed_ns) : json_null());
 }
 
 static json_t *result_json(struct run *run)
 {
     const struct midge_run_options *options = run->options;
-    const double elapsed_ns = (double)(run->last.at_ns - run->first.at_ns);
+    const double elapsed_ns = window_ns(run);
     const bool is_sent_only = is_publishing(run) && options->subscribers == 0;
-    const double done = is_sent_only ? (double)(run->last.begun - run->first.begun)
-                                     : (double)(run->last.done - run->first.done);
+    const uint64_t difference =
+        is_sent_only ? run->last.begun - run->first.begun : run->last.done - run->first.done;
+    const double done = elapsed_ns > 0 ? (double)difference : 0;
     const uint64_t load_ns = run->last.load_cpu_ns - run->first.load_cpu_ns;
     json_t *result = json_object();
     const char *why = NULL;
 
     check_pace(run);
+    check_amount(run);
     why = why_failed(run);
     json_object_set_new(result, "scenario",
                         json_string(midge_run_scenario_name(options->scenario)));
@@ -625,6 +653,7 @@ static json_t *result_json(struct run *run)
     json_object_set_new(result, "load", load_json(run, load_ns, done, elapsed_ns));
     json_object_set_new(result, "scenario_figures", figures_json(run));
     json_object_set_new(result, "foreign", foreign_json(run, load_ns));
+    json_object_set_new(result, "is_read_late", json_boolean(elapsed_ns == 0 && !run->is_spoiled));
     json_object_set_new(result, "failed", why == NULL ? json_null() : json_string(why));
     return result;
 }

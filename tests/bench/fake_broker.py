@@ -35,7 +35,7 @@ class Connection:
                 words = line.split()
                 if words[0] == b"SUB":
                     self.sids[words[1].decode()] = words[-1].decode()
-                elif words[0] == b"PING":
+                elif words[0] == b"PING" and self.broker.may_answer():
                     self.send(b"PONG\r\n")
                 elif words[0] == b"PUB":
                     payload = lines.read(int(words[-1]) + 2)
@@ -43,10 +43,12 @@ class Connection:
 
 
 class FakeBroker:
-    """Delivers each message to whoever subscribed its subject; `fault` may change the frames."""
+    """Delivers each message to whoever subscribed its subject; `fault` may change the frames, and only
+    so many PINGs are answered."""
 
-    def __init__(self, fault=None):
+    def __init__(self, fault=None, pongs=None):
         self.fault = fault
+        self.pongs = pongs  # that are left; None = without end
         self.lock = threading.Lock()
         self.connections = []
         self.count = 0
@@ -65,6 +67,13 @@ class FakeBroker:
             with self.lock:
                 self.connections.append(connection)
             threading.Thread(target=connection.serve, daemon=True).start()
+
+    def may_answer(self):
+        with self.lock:
+            if self.pongs is None:
+                return True
+            self.pongs -= 1
+            return self.pongs >= 0
 
     def publish(self, publisher, names, payload):
         subject = names[0]

@@ -303,6 +303,48 @@ class Faults(Bench):
         self.assertEqual(self.run_against(lambda *_: b"", *subs)["lost"], 1)
         self.assertEqual(self.run_against(lambda _, frame: frame * 2, *subs)["doubled"], 1)
 
+    def test_message_for_another_subscription(self):
+        def take_next(_, frame):
+            words = frame.split(b" ", 3)
+            return b" ".join([*words[:2], b"%d" % (int(words[2]) + 2), words[3]])
+
+        run = self.run_against(take_next, "subs", "--subscriptions", "100", "--changes", "0", "--rate", "200")
+        self.assertEqual(run["wrong"], 1)
+        self.assertIn("another subscription", run["failed"])
+
+    def test_idle_connection_that_is_dead(self):
+        broker = FakeBroker(pongs=8)  # one for each connection
+        self.addCleanup(broker.close)
+        file = self.measure("conns", "--url", broker.url, "--connections", "8", "--timeout", "500ms",
+                            *BRIEF[:2], "--quiet", is_good=False)
+        self.assertIn("gave no PONG", file["runs"][0]["failed"])
+
+    def test_run_in_which_nothing_was_sent(self):
+        file = self.measure("load", "--server-cmd", SERVER, "--rate", "1", *BRIEF, is_good=False)
+        self.assertEqual(len(file["runs"]), 1, "a relay has nothing to be compared with")
+        self.assertIn("nothing was sent", file["runs"][0]["failed"])
+
+    def test_readings_that_come_too_late_give_no_rate(self):
+        bench = subprocess.Popen([BENCH, "rtt", "--server-cmd", SERVER, "--no-floor", "--warmup", "1s",
+                                  "--duration", "1s", "--json", self.path("out.json")],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        bench.stderr.readline()  # "run 1 of 1"
+        children = f"/proc/{bench.pid}/task/{bench.pid}/children"
+        pids = []
+        while len(pids) < 3:  # the server, a requester and a responder
+            with open(children, encoding="ascii") as text:
+                pids = text.read().split()
+        os.kill(bench.pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(bench.pid, signal.SIGCONT)
+        _, errors = bench.communicate(timeout=TIMEOUT_S)
+        with open(self.path("out.json"), encoding="utf-8") as text:
+            run = json.load(text)["runs"][0]
+        self.assertEqual((bench.returncode, run["failed"]), (0, None), errors)
+        self.assertTrue(run["is_read_late"])
+        self.assertEqual((run["rate_per_s"], run["server"]["cpu_per_message_ns"]), (None, None))
+        self.assertGreater(run["latency"]["count"], 0)
+
     def test_server_that_is_killed(self):
         bench = subprocess.Popen([BENCH, "rtt", "--server-cmd", SERVER, "--no-floor", "--duration", "20s",
                                   "--json", self.path("out.json")], stderr=subprocess.PIPE, text=True)
