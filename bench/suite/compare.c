@@ -67,10 +67,13 @@ enum midge_status midge_compare_once(const struct midge_bench_options *options,
 
         say(options, "run", i, count, subjects[i].label);
         status = midge_subject_run(&subjects[i], options, &options->run, directory, &run);
-        if (status == MIDGE_OK) {
-            say_failure(run);
-            json_array_append_new(runs, run);
-        }
+        if (status != MIDGE_OK)
+            break;
+        say_failure(run);
+        json_array_append_new(runs, run);
+        /* Relays are for comparison, and there is nothing to compare. */
+        if (i == 0 && midge_metric_has_failed(run))
+            break;
     }
     if (status != MIDGE_OK) {
         json_decref(runs);

@@ -14,6 +14,7 @@
 #include "output.h"
 #include "place.h"
 #include "server.h"
+#include "server_command.h"
 #include "subject.h"
 
 static const char usage[] =
@@ -37,6 +38,7 @@ static const char usage[] =
     "Server\n"
     "  --url URL             nats://HOST:PORT or unix:///PATH of one that runs; HOST is an IPv4 "
     "address\n"
+    "                        or localhost\n"
     "  --server-cmd COMMAND  start this one; {port} and {socket} stand for where it should listen\n"
     "  --server-pid PID      of the server at --url, for its CPU time and memory\n"
     "  --transport tcp|unix  for a started server and the relays (tcp)\n"
@@ -466,6 +468,34 @@ static enum midge_status check_scope(const struct parse *parse)
     return MIDGE_OK;
 }
 
+const char *midge_options_server_name(const struct midge_bench_options *options, uint32_t index)
+{
+    static const char *const names[MIDGE_OPTIONS_SERVERS_MAX] = {"--a", "--b", "--c"};
+
+    return options->command == MIDGE_COMMAND_COMPARE ? names[index] : "--server-cmd";
+}
+
+/* Whether servers can be told where to listen. */
+static enum midge_status check_commands(const struct midge_bench_options *options)
+{
+    const struct midge_server_place place = {
+        .socket = "/socket", .port = 1, .is_unix = options->is_unix};
+
+    for (uint32_t i = 0; i < MIDGE_OPTIONS_SERVERS_MAX; i++) {
+        struct midge_server_command words;
+
+        if (options->servers[i] == NULL)
+            continue;
+        const enum midge_status status = midge_server_command_init(
+            midge_options_server_name(options, i), options->servers[i], &place, &words);
+
+        if (status != MIDGE_OK)
+            return status;
+        midge_server_command_deinit(&words);
+    }
+    return MIDGE_OK;
+}
+
 static enum midge_status check_server(const struct parse *parse)
 {
     struct midge_bench_options *options = parse->options;
@@ -479,12 +509,15 @@ static enum midge_status check_server(const struct parse *parse)
     }
     if (options->command == MIDGE_COMMAND_COMPARE)
         return options->servers[0] != NULL
-                   ? MIDGE_OK
+                   ? check_commands(options)
                    : complain("compare needs --a, and mostly --b: commands of servers");
-    if ((options->url == NULL) == (options->servers[0] == NULL))
-        return complain("one of --url and --server-cmd is needed");
+    if (options->url == NULL && options->servers[0] == NULL)
+        return complain("--url or --server-cmd is needed");
+    if (options->url != NULL && options->servers[0] != NULL)
+        return complain(
+            "--url is for a server that runs, --server-cmd starts one: only one of them");
     if (options->url == NULL)
-        return options->run.server_pid == 0 ? MIDGE_OK
+        return options->run.server_pid == 0 ? check_commands(options)
                                             : complain("--server-pid is for the server at --url");
     if (options->is_unix)
         return complain("--transport is for a server that is started; say it in the URL");
@@ -688,7 +721,8 @@ enum midge_status midge_options_parse(int argc, char **argv,
         }
     }
     if (argc < 2)
-        return complain("what should be measured?");
+        return complain(
+            "it is not said what to measure, as in: midge-bench rtt --server-cmd midge-server");
     status = parse_command(argc, argv, options_out, &first);
     /* getopt takes the word before the options for the name of the program. */
     if (status == MIDGE_OK) {

@@ -68,6 +68,9 @@ struct midge_bench_options {
     uint32_t file_count;
 };
 
+/** The option that says the server of that index, for messages: "--b". Static. */
+const char *midge_options_server_name(const struct midge_bench_options *options, uint32_t index);
+
 /**
  * Read the command line; prints help where that is asked for.
  *

@@ -612,6 +612,8 @@ static enum midge_status write_run_hgrm(const char *directory, const char *prefi
     static const char *const names[][2] = {{"latency", ""}, {"service", "-service"}};
     enum midge_status status = MIDGE_OK;
 
+    if (midge_metric_has_failed(run))
+        return MIDGE_OK; /* its figures do not count, and a file could not say so */
     for (size_t i = 0; status == MIDGE_OK && i < 2; i++) {
         const json_t *json = json_object_get(run, names[i][0]);
         char path[1024];
@@ -713,6 +715,10 @@ enum midge_status midge_output_check(const struct midge_bench_options *options)
     const char *const paths[] = {options->json_path, options->report_path};
     enum midge_status status = MIDGE_OK;
 
+    if (paths[0] != NULL && paths[1] != NULL && strcmp(paths[0], paths[1]) == 0) {
+        (void)fprintf(stderr, "midge-bench: %s cannot be both --json and --report\n", paths[0]);
+        return MIDGE_E_CONFIG;
+    }
     for (size_t i = 0; status == MIDGE_OK && i < sizeof paths / sizeof paths[0]; i++) {
         if (paths[i] != NULL && !is_stdout(paths[i]))
             status = check_file(paths[i]);

@@ -242,8 +242,9 @@ static enum midge_status connect_requesters(struct requesting *all, bool is_asyn
         if (status == MIDGE_OK)
             status = party->library->fence_cb(requester->conn);
         if (status != MIDGE_OK)
-            return midge_party_fail(party, status, "requester %u of %u cannot connect: %s", i + 1,
-                                    options->requesters, midge_status_name(status));
+            return midge_party_fail(party, status,
+                                    "requester %u of %u cannot connect to %.100s: %s", i + 1,
+                                    options->requesters, options->url, midge_status_name(status));
     }
     return status;
 }

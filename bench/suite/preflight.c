@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "server_command.h"
@@ -24,6 +25,17 @@ void midge_preflight_raise_files(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* @return false: errno says why */
+static bool is_executable(const char *path)
+{
+    struct stat about;
+
+    if (access(path, X_OK) != 0 || stat(path, &about) != 0)
+        return false;
+    errno = EISDIR;
+    return !S_ISDIR(about.st_mode);
+}
+
 /* As execvp(3) would find it. @return false: errno says why */
 static bool is_program(const char *name)
 {
@@ -31,12 +43,12 @@ static bool is_program(const char *name)
     char path[PATH_MAX];
 
     if (strchr(name, '/') != NULL || at == NULL)
-        return access(name, X_OK) == 0;
+        return is_executable(name);
     for (;;) {
         const int len = (int)strcspn(at, ":");
 
         (void)snprintf(path, sizeof path, "%.*s%s%s", len, at, len == 0 ? "" : "/", name);
-        if (access(path, X_OK) == 0)
+        if (is_executable(path))
             return true;
         if (at[len] == '\0')
             break;
@@ -46,15 +58,16 @@ static bool is_program(const char *name)
     return false;
 }
 
-static enum midge_status check_program(const char *command)
+static enum midge_status check_program(const char *option, const char *command)
 {
     struct midge_server_command words;
-    enum midge_status status = midge_server_command_init("server", command, NULL, &words);
+    enum midge_status status = midge_server_command_init(option, command, NULL, &words);
 
     if (status != MIDGE_OK)
         return status;
     if (!is_program(words.words[0])) {
-        (void)fprintf(stderr, "midge-bench: %s: %s\n", words.words[0], strerror(errno));
+        (void)fprintf(stderr, "midge-bench: %s: %s: %s; install it, or give its path\n", option,
+                      words.words[0], strerror(errno));
         status = MIDGE_E_CONFIG;
     }
     midge_server_command_deinit(&words);
@@ -115,7 +128,7 @@ enum midge_status midge_preflight_check(const struct midge_bench_options *option
 
     for (uint32_t i = 0; status == MIDGE_OK && i < MIDGE_OPTIONS_SERVERS_MAX; i++) {
         if (options->servers[i] != NULL)
-            status = check_program(options->servers[i]);
+            status = check_program(midge_options_server_name(options, i), options->servers[i]);
     }
     if (status == MIDGE_OK)
         status = check_files(options);
