@@ -63,7 +63,7 @@ class Comparison:
 
 
 def table(files):
-    heads = ["measurement", "figure", "midge-server", "compared with", "ratio (95 %)", "A/A (95 %)", "aim",
+    heads = ["measurement", "metric", "figure", "compared with", "ratio (95 %)", "A/A (95 %)", "aim",
              "result"]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|--:|--:|--:|--:|---|---|"]
     for file in files:

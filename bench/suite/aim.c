@@ -53,6 +53,12 @@ static const json_t *find_ratio(const struct midge_aim *aim, const json_t *ratio
     return NULL;
 }
 
+static bool is_of_all_rounds(const json_t *found)
+{
+    return json_integer_value(json_object_get(found, "rounds")) ==
+           json_integer_value(json_object_get(found, "round_count"));
+}
+
 json_t *midge_aim_judge(const struct midge_aim *aim, const json_t *summary, const json_t *ratios)
 {
     const bool is_ratio = aim->base[0] != '\0';
@@ -62,6 +68,9 @@ json_t *midge_aim_judge(const struct midge_aim *aim, const json_t *summary, cons
     const json_t *value = json_object_get(found, is_ratio ? "middle" : "median");
     const double number = json_number_value(value);
     const bool is_met = aim->is_least ? number >= aim->limit : number <= aim->limit;
+    /* Rounds in which a figure is known may be the good ones, and few of them are chance. */
+    const bool is_whole = json_is_number(value) && is_of_all_rounds(found) &&
+                          (!is_ratio || json_is_number(json_object_get(found, "low")));
     const bool is_failed = json_integer_value(json_object_get(found, "failed_rounds")) > 0;
 
     return json_pack(
@@ -70,6 +79,5 @@ json_t *midge_aim_judge(const struct midge_aim *aim, const json_t *summary, cons
         "base", is_ratio ? aim->base : NULL, "value", value, "low",
         is_ratio ? json_object_get(found, "low") : json_object_get(found, "min"), "high",
         is_ratio ? json_object_get(found, "high") : json_object_get(found, "max"), "is_met",
-        json_is_number(value) && !is_failed ? json_boolean(is_met) : json_null(), "is_failed",
-        (int)is_failed);
+        is_whole && !is_failed ? json_boolean(is_met) : json_null(), "is_failed", (int)is_failed);
 }

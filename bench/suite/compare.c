@@ -172,9 +172,11 @@ static json_t *summary_json(const struct rounds *rounds)
             json_object_set_new(of_subject, midge_metrics[m].name,
                                 range.count == 0
                                     ? json_null()
-                                    : json_pack("{s:f, s:f, s:f, s:i, s:i}", "median", range.median,
-                                                "min", range.min, "max", range.max, "rounds",
-                                                (int)range.count, "failed_rounds", (int)failed));
+                                    : json_pack("{s:f, s:f, s:f, s:i, s:i, s:i}", "median",
+                                                range.median, "min", range.min, "max", range.max,
+                                                "rounds", (int)range.count, "round_count",
+                                                (int)rounds->round_count, "failed_rounds",
+                                                (int)failed));
         }
         json_object_set_new(summary, rounds->subjects[i].key, of_subject);
     }

@@ -340,7 +340,8 @@ static void read_cpu_line(const char *line, uint64_t tick_ns, struct midge_envir
         times->cpu_count = cpu + 1;
 }
 
-/* Process ids of ksoftirqd by CPU; 0 = not visible, as in most containers. */
+/* Process ids of ksoftirqd by CPU; 0 = not visible, as in most containers. style: they are the same
+ * as long as the machine runs, and looking for them between two readings would disturb a run. */
 static pid_t network_pids[MIDGE_ENVIRONMENT_CPUS_MAX];
 
 static void find_network_threads(void)

@@ -49,6 +49,7 @@ void midge_histogram_init(struct midge_histogram *histogram)
     histogram_store(&histogram->min_ns, UINT64_MAX);
     histogram_store(&histogram->max_ns, 0);
     histogram_store(&histogram->beyond_count, 0);
+    histogram->beyond_min = MIDGE_HISTOGRAM_BEYOND_MIN;
     for (uint32_t i = 0; i < MIDGE_HISTOGRAM_BUCKETS; i++)
         histogram_store(&histogram->buckets[i], 0);
 }
@@ -124,7 +125,7 @@ bool midge_histogram_percentile(const struct midge_histogram *histogram, uint32_
     const uint64_t max_ns = histogram_load(&histogram->max_ns);
     uint64_t seen_count = 0;
 
-    if (count - rank < MIDGE_HISTOGRAM_BEYOND_MIN)
+    if (count - rank < histogram->beyond_min)
         return false;
     for (uint32_t i = 0; i <= HISTOGRAM_HOUR_INDEX; i++) {
         seen_count += histogram_load(&histogram->buckets[i]);

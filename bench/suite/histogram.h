@@ -42,7 +42,8 @@
 /* A share of one, in parts of 100,000: exact, where 0.999 as a double is not. */
 #define MIDGE_HISTOGRAM_SHARE_ONE 100000u
 
-/* A percentile with fewer samples beyond it is unknown: a handful of them would decide it. */
+/* A percentile with fewer samples beyond it is unknown: a handful of them would decide it. That is
+ * for samples of one cause each; where a burst of them shares one, so many bursts. */
 #define MIDGE_HISTOGRAM_BEYOND_MIN 100u
 
 /* Percentiles that every report has. */
@@ -69,10 +70,11 @@ struct midge_histogram {
     _Atomic uint64_t min_ns;       /* exact; UINT64_MAX while there is none */
     _Atomic uint64_t max_ns;       /* exact */
     _Atomic uint64_t beyond_count; /* of `count`, those of more than an hour */
+    uint64_t beyond_min; /* samples beyond a percentile that is known. Thread: while nobody reads */
     _Atomic uint64_t buckets[MIDGE_HISTOGRAM_BUCKETS];
 };
 
-/** Empty it. Thread: the writer. */
+/** Empty it; beyond_min is MIDGE_HISTOGRAM_BEYOND_MIN then. Thread: the writer. */
 void midge_histogram_init(struct midge_histogram *histogram);
 
 /** Add `count` samples of `ns`; 0 ns counts as 1. Cost: a few stores. Thread: the writer. */
@@ -93,16 +95,16 @@ double midge_histogram_mean(const struct midge_histogram *histogram);
  *
  * @param share   parts of MIDGE_HISTOGRAM_SHARE_ONE, above 0 and below one
  * @param ns_out  set if known
- * @return true if at least MIDGE_HISTOGRAM_BEYOND_MIN samples lie beyond the rank
+ * @return true if at least `beyond_min` samples lie beyond the rank
  * Thread: any. Cost: a walk over the buckets, some 10 us.
  */
 MIDGE_MUST_CHECK bool midge_histogram_percentile(const struct midge_histogram *histogram,
                                                  uint32_t share, uint64_t *ns_out);
 
 /**
- * As one JSON object: count, min_ns, max_ns, mean_ns, sum_ns, beyond_count, the reported
- * percentiles (null where unknown), and "buckets": [[index, count], ...] of those that are not
- * empty, in order. Of an empty one all are 0 or null.
+ * As one JSON object: count, min_ns, max_ns, mean_ns, sum_ns, beyond_count, beyond_min, the
+ * reported percentiles (null where unknown), and "buckets": [[index, count], ...] of those that are
+ * not empty, in order. Of an empty one all are 0 or null.
  *
  * @return own (json_decref); NULL without memory
  * Thread: any, while nobody writes.

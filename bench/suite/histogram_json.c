@@ -41,10 +41,11 @@ json_t *midge_histogram_to_json(const struct midge_histogram *histogram)
     const uint64_t count = histogram_load(&histogram->count);
     const uint64_t min_ns = count > 0 ? histogram_load(&histogram->min_ns) : 0;
     json_t *json = json_pack(
-        "{s: I, s: I, s: I, s: f, s: I, s: I}", "count", (json_int_t)count, "min_ns",
+        "{s: I, s: I, s: I, s: f, s: I, s: I, s: I}", "count", (json_int_t)count, "min_ns",
         (json_int_t)min_ns, "max_ns", (json_int_t)histogram_load(&histogram->max_ns), "mean_ns",
         midge_histogram_mean(histogram), "sum_ns", (json_int_t)histogram_load(&histogram->sum_ns),
-        "beyond_count", (json_int_t)histogram_load(&histogram->beyond_count));
+        "beyond_count", (json_int_t)histogram_load(&histogram->beyond_count), "beyond_min",
+        (json_int_t)histogram->beyond_min);
     /* Setting a key to NULL fails, and so does setting one of NULL. */
     int failed = 0;
 
@@ -115,6 +116,10 @@ static bool read_rest(struct midge_histogram *histogram, const json_t *json)
     if (!get_number(json_object_get(json, "sum_ns"), MIDGE_HISTOGRAM_SUM_MAX, &sum_ns))
         return false;
     if (!get_number(json_object_get(json, "beyond_count"), count, &beyond_count))
+        return false;
+    if (!get_number(json_object_get(json, "beyond_min"), MIDGE_HISTOGRAM_COUNT_MAX,
+                    &histogram->beyond_min) ||
+        histogram->beyond_min == 0)
         return false;
     if (!get_number(json_object_get(json, "min_ns"), MIDGE_HISTOGRAM_SUM_MAX, &min_ns) ||
         !get_number(json_object_get(json, "max_ns"), MIDGE_HISTOGRAM_SUM_MAX, &max_ns))
@@ -241,6 +246,7 @@ enum midge_status midge_histogram_from_json(struct midge_histogram *histogram, c
     }
     midge_histogram_init(histogram);
     midge_histogram_merge(histogram, read);
+    histogram->beyond_min = read->beyond_min;
     free(read);
     return MIDGE_OK;
 }

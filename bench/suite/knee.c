@@ -57,6 +57,9 @@ void midge_knee_look(struct midge_knee *knee, const json_t *run, uint32_t rate,
             knee->kept_per_s = NAN;
         return;
     }
+    /* Its rate could not be read: no point, and no knee. */
+    if (isnan(kept_of(run, duration_ms)))
+        return;
     if (kept_of(run, duration_ms) < KEPT_SHARE)
         (void)snprintf(knee->reason, sizeof knee->reason, "less than %.0f %% of the rate was kept",
                        100 * KEPT_SHARE);

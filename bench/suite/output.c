@@ -425,6 +425,8 @@ static void print_aim(const json_t *file, const json_t *aim)
     }
     if (json_is_true(json_object_get(aim, "is_failed")))
         (void)printf("unknown, since runs failed; ");
+    else if (json_is_null(json_object_get(aim, "is_met")))
+        (void)printf("unknown, for want of rounds; ");
     else
         (void)printf("%s, ", json_is_true(json_object_get(aim, "is_met")) ? "met" : "missed");
     put_aim_figure(aim, &midge_metrics[metric], json_number_value(value));

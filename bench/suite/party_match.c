@@ -138,7 +138,10 @@ static enum midge_status take(struct matching *all, const struct midge_server_op
         return midge_party_fail(party, MIDGE_E_PARSE, "a message has bytes that nobody sent");
     }
     if (stamp.number != all->received) {
-        midge_row_add(stamp.number > all->received ? &party->row->lost : &party->row->doubled, 1);
+        if (stamp.number > all->received)
+            midge_row_add(&party->row->lost, stamp.number - all->received);
+        else
+            midge_row_add(&party->row->doubled, 1);
         return midge_party_fail(party, MIDGE_E_PARSE, "message %llu came instead of %llu",
                                 (unsigned long long)stamp.number,
                                 (unsigned long long)all->received);

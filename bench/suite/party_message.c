@@ -14,13 +14,13 @@
 #define BATCH_LEN 16384u
 
 /* Pause of a publisher whose window is used up: twice as long each time that it was in vain, and
- * half as long when it was not, so that it is about what readers take for WINDOW_SHARE of the
- * window. Where server and readers share its CPU, each look interrupts them. */
+ * half as long when it was not, so that it is about what readers take for one part in REFILL_SHARE
+ * of the window. Where server and readers share its CPU, each look interrupts them. */
 #define WINDOW_PAUSE_MIN_NS 20000ull
-#define WINDOW_PAUSE_MAX_NS 160000ull
+#define WINDOW_PAUSE_MAX_NS 1000000ull
 
 /* A used-up window is filled once one part in so many is free. */
-#define WINDOW_SHARE 4u
+#define REFILL_SHARE 4u
 
 /* How often a reader looks whether all has come; and how long it waits behind the last message. */
 #define LOOK_NS 20000000ull
@@ -49,6 +49,7 @@ struct subscribing;
 
 struct subscriber {
     struct subscribing *all;                             /* borrow */
+    struct midge_driver_conn *conn;                      /* borrow */
     _Atomic uint64_t received[MIDGE_RUN_PUBLISHERS_MAX]; /* next number of each publisher */
 };
 
@@ -135,11 +136,14 @@ static enum midge_status publish_batch(struct publishing *all, uint32_t publishe
     const struct midge_run_options *options = all->party->options;
     const uint32_t batch = options->size < BATCH_LEN ? BATCH_LEN / options->size : 1;
     const uint64_t reached = slowest(all->party->board, publisher);
-    const uint64_t free =
-        reached == UINT64_MAX ? UINT64_MAX : reached + options->window - all->sent[publisher];
+    uint64_t free = UINT64_MAX;
     enum midge_status status = MIDGE_OK;
 
-    if (free < options->window / WINDOW_SHARE)
+    if (reached != UINT64_MAX) {
+        MIDGE_ASSERT(all->sent[publisher] <= reached + options->window);
+        free = reached + options->window - all->sent[publisher];
+    }
+    if (free < options->window / REFILL_SHARE)
         return MIDGE_OK;
     for (uint32_t i = 0; status == MIDGE_OK && i < batch && i < free; i++) {
         status = publish(all, publisher, 0);
@@ -359,15 +363,16 @@ static void take_locked(void *context, const struct midge_driver_msg *msg)
 }
 
 static enum midge_status connect_subscriber(struct midge_party *party, void *context,
-                                            midge_driver_msg_cb msg_cb)
+                                            midge_driver_msg_cb msg_cb,
+                                            struct midge_driver_conn **conn_out)
 {
-    struct midge_driver_conn *conn = NULL;
-    enum midge_status status = party->library->connect_cb(party->driver, &conn);
+    enum midge_status status = party->library->connect_cb(party->driver, conn_out);
 
     if (status == MIDGE_OK)
-        status = party->library->subscribe_cb(conn, MIDGE_PARTY_MESSAGES, NULL, context, msg_cb);
+        status =
+            party->library->subscribe_cb(*conn_out, MIDGE_PARTY_MESSAGES, NULL, context, msg_cb);
     if (status == MIDGE_OK)
-        status = party->library->fence_cb(conn);
+        status = party->library->fence_cb(*conn_out);
     return status == MIDGE_OK
                ? status
                : midge_party_fail(party, status, "a subscriber cannot connect and subscribe: %s",
@@ -388,6 +393,7 @@ static bool has_all(struct subscribing *all)
     const bool is_published =
         atomic_load_explicit(&board->published_count, memory_order_acquire) == publishing;
 
+    midge_party_lock(party); /* progress has one writer at a time, and never goes back */
     for (uint32_t publisher = 0; publisher < party->options->publishers; publisher++) {
         const uint64_t least = least_received(all, publisher);
 
@@ -397,6 +403,7 @@ static bool has_all(struct subscribing *all)
                 is_all = is_all && midge_row_get(&board->rows[i].progress[publisher]) == least;
         }
     }
+    midge_party_unlock(party);
     return is_published && is_all;
 }
 
@@ -423,6 +430,18 @@ static enum midge_status read_all(struct subscribing *all)
     return status;
 }
 
+/* Nothing may come behind the last message: take_locked() or take_alone() finds what does. */
+static enum midge_status check_end(struct subscribing *all)
+{
+    struct midge_party *party = all->party;
+    enum midge_status status = MIDGE_OK;
+
+    for (uint32_t i = 0; status == MIDGE_OK && i < party->options->subscribers; i++)
+        status = party->library->fence_cb(all->subscribers[i].conn);
+    return status == MIDGE_OK ? status
+                              : midge_party_fail(party, status, "subscriber: no PONG at the end");
+}
+
 enum midge_status midge_party_subscribe(struct midge_party *party)
 {
     const bool is_alone = party->options->rate == 0 && !party->library->has_threads;
@@ -435,12 +454,14 @@ enum midge_status midge_party_subscribe(struct midge_party *party)
     for (uint32_t i = 0; i < party->options->subscribers; i++)
         all.subscribers[i].all = &all;
     for (uint32_t i = 0; status == MIDGE_OK && i < party->options->subscribers; i++)
-        status =
-            connect_subscriber(party, &all.subscribers[i], is_alone ? take_alone : take_locked);
+        status = connect_subscriber(party, &all.subscribers[i], is_alone ? take_alone : take_locked,
+                                    &all.subscribers[i].conn);
     if (status == MIDGE_OK)
         status = midge_party_await_begin(party);
     if (status == MIDGE_OK)
         status = read_all(&all);
+    if (status == MIDGE_OK)
+        status = check_end(&all);
     if (status == MIDGE_OK)
         midge_party_finish(party);
     midge_party_close(party);
@@ -458,7 +479,8 @@ static void drop(void *context, const struct midge_driver_msg *msg)
 /* One that reads nothing until everybody else is done, and then looks whether it was closed. */
 enum midge_status midge_party_stall(struct midge_party *party)
 {
-    enum midge_status status = connect_subscriber(party, NULL, drop);
+    struct midge_driver_conn *conn = NULL;
+    enum midge_status status = connect_subscriber(party, NULL, drop, &conn);
 
     if (status == MIDGE_OK)
         status = midge_party_await_begin(party);

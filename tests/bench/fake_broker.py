@@ -14,6 +14,7 @@ class Connection:
         self.peer = peer
         self.lock = threading.Lock()
         self.sids = {}  # by subject
+        self.before_pong = b""
 
     def send(self, data):
         with self.lock:
@@ -36,7 +37,7 @@ class Connection:
                 if words[0] == b"SUB":
                     self.sids[words[1].decode()] = words[-1].decode()
                 elif words[0] == b"PING" and self.broker.may_answer():
-                    self.send(b"PONG\r\n")
+                    self.send(self.before_pong + b"PONG\r\n")
                 elif words[0] == b"PUB":
                     payload = lines.read(int(words[-1]) + 2)
                     self.broker.publish(self, [word.decode() for word in words[1:-1]], payload)

@@ -298,6 +298,16 @@ class Faults(Bench):
             for run in self.run_each_driver(lambda _, frame: frame * 2, *scenario):
                 self.assertEqual(run["doubled"], 1, scenario)
 
+    def test_message_doubled_behind_the_last(self):
+        def keep(target, frame):
+            target.before_pong = frame
+            return frame
+
+        for driver in ("raw", "midge"):  # nats.c calls back in a thread, and may be behind its PONG
+            # 25 messages in all.
+            run = self.run_against(keep, "pub", "--rate", "70", "--driver", driver)
+            self.assertEqual((run["sent"] > 0, run["doubled"]), (True, 1), driver)
+
     def test_message_lost_or_doubled_among_many_subscriptions(self):
         subs = ["subs", "--subscriptions", "100", "--changes", "0", "--rate", "200"]
         self.assertEqual(self.run_against(lambda *_: b"", *subs)["lost"], 1)
@@ -325,17 +335,13 @@ class Faults(Bench):
         self.assertIn("nothing was sent", file["runs"][0]["failed"])
 
     def test_readings_that_come_too_late_give_no_rate(self):
-        bench = subprocess.Popen([BENCH, "rtt", "--server-cmd", SERVER, "--no-floor", "--warmup", "1s",
+        bench = subprocess.Popen([BENCH, "rtt", "--server-cmd", SERVER, "--no-floor", "--warmup", "3s",
                                   "--duration", "1s", "--json", self.path("out.json")],
                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         bench.stderr.readline()  # "run 1 of 1"
-        children = f"/proc/{bench.pid}/task/{bench.pid}/children"
-        pids = []
-        while len(pids) < 3:  # the server, a requester and a responder
-            with open(children, encoding="ascii") as text:
-                pids = text.read().split()
+        time.sleep(1.5)  # it warms up
         os.kill(bench.pid, signal.SIGSTOP)
-        time.sleep(2.5)
+        time.sleep(4)
         os.kill(bench.pid, signal.SIGCONT)
         _, errors = bench.communicate(timeout=TIMEOUT_S)
         with open(self.path("out.json"), encoding="utf-8") as text:

@@ -7,12 +7,18 @@
 
 static json_t *judge(const char *text)
 {
-    json_t *summary = json_pack("{s:{s:{s:f, s:f, s:f}}}", "a", "each", "median", 180.0, "min",
-                                170.0, "max", 190.0);
-    json_t *ratios =
-        json_pack("[{s:s, s:s, s:s, s:f, s:f, s:f}, {s:s, s:s, s:s, s:f}]", "subject", "a", "base",
-                  "floor", "metric", "p50", "middle", 1.05, "low", 1.02, "high", 1.08, "subject",
-                  "b", "base", "floor", "metric", "p50", "middle", 9.0);
+    json_t *summary =
+        json_pack("{s:{s:{s:f, s:f, s:f, s:i, s:i}, s:{s:f, s:i, s:i}}}", "a", "each", "median",
+                  180.0, "min", 170.0, "max", 190.0, "rounds", 2, "round_count", 2, "rss", "median",
+                  1.0, "rounds", 1, "round_count", 2);
+    json_t *ratios = json_pack(
+        "[{s:s, s:s, s:s, s:f, s:f, s:f, s:i, s:i}, {s:s, s:s, s:s, s:f}, {s:s, s:s, s:s, s:f, "
+        "s:f, s:f, s:i, s:i}, {s:s, s:s, s:s, s:f, s:n, s:n, s:i, s:i}]",
+        "subject", "a", "base", "floor", "metric", "p50", "middle", 1.05, "low", 1.02, "high", 1.08,
+        "rounds", 8, "round_count", 8, "subject", "b", "base", "floor", "metric", "p50", "middle",
+        9.0, "subject", "a", "base", "floor", "metric", "p99.9", "middle", 1.0, "low", 0.9, "high",
+        1.1, "rounds", 9, "round_count", 10, "subject", "a", "base", "floor", "metric", "cpu",
+        "middle", 1.0, "low", "high", "rounds", 7, "round_count", 7);
     struct midge_aim aim;
     json_t *judged = NULL;
 
@@ -56,6 +62,19 @@ Test(aim, what_was_not_measured_is_neither_met_nor_missed)
     judged = judge("rate>=5");
     cr_assert(json_is_null(json_object_get(judged, "is_met")));
     json_decref(judged);
+}
+
+Test(aim, what_is_not_known_in_all_rounds_or_of_too_few_is_neither)
+{
+    static const char *const texts[] = {"p99.9<=1.5*floor", "cpu<=1.5*floor", "rss<=5"};
+
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        json_t *judged = judge(texts[i]);
+
+        cr_expect(json_is_number(json_object_get(judged, "value")), "%s", texts[i]);
+        cr_expect(json_is_null(json_object_get(judged, "is_met")), "%s", texts[i]);
+        json_decref(judged);
+    }
 }
 
 Test(aim, other_texts_are_refused)

@@ -269,6 +269,18 @@ Test(histogram, percentile_with_fewer_than_100_samples_beyond_is_unknown)
     cr_expect(midge_histogram_percentile(&histogram, 99000, &ns), "10,000 samples");
 }
 
+Test(histogram, percentile_of_bursts_needs_as_many_more)
+{
+    uint64_t ns = 0;
+
+    midge_histogram_init(&histogram);
+    histogram.beyond_min = 50ull * MIDGE_HISTOGRAM_BEYOND_MIN;
+    midge_histogram_add(&histogram, 7, 9999);
+    cr_expect_not(midge_histogram_percentile(&histogram, 50000, &ns));
+    midge_histogram_add(&histogram, 7, 1);
+    cr_expect(midge_histogram_percentile(&histogram, 50000, &ns));
+}
+
 Test(histogram, percentile_of_very_many_samples_is_right)
 {
     uint64_t ns = 0;

@@ -167,9 +167,9 @@ Test(histogram_json, what_is_no_histogram_is_refused)
 
 Test(histogram_json, every_member_is_needed_and_of_its_type)
 {
-    static const char *const keys[] = {"count",        "min_ns",  "max_ns",  "mean_ns",
-                                       "sum_ns",       "p50_ns",  "p90_ns",  "p99_ns",
-                                       "beyond_count", "p999_ns", "p9999_ns"};
+    static const char *const keys[] = {"count",        "min_ns",  "max_ns",   "mean_ns",
+                                       "sum_ns",       "p50_ns",  "p90_ns",   "p99_ns",
+                                       "beyond_count", "p999_ns", "p9999_ns", "beyond_min"};
     static const char *const values[] = {"\"absent\"", "\"1\"", "true", "[]", "{}"};
     char change[64];
 
@@ -207,6 +207,8 @@ Test(histogram_json, figures_that_do_not_fit_are_refused)
         "{\"mean_ns\": null}",
         "{\"beyond_count\": 1}",
         "{\"beyond_count\": -1}",
+        "{\"beyond_min\": 0}",
+        "{\"beyond_min\": 101}",
         "{\"p50_ns\": 501}",
         "{\"p50_ns\": 499}",
         "{\"p50_ns\": null}",
