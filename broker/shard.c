@@ -877,12 +877,19 @@ void midge_shard_turn(struct midge_shard *shard, bool may_wait)
     ring_bells(shard);
 }
 
+/* Until all have seen the end, one of them may still send a connection here; so that is looked at
+ * first, and whether something has come only behind it. */
+static bool has_ended(const struct midge_shard *shard)
+{
+    /* Acquire pairs with the release in midge_shard_stop(). */
+    return atomic_load_explicit(&shard->broker->stopped_count, memory_order_acquire) ==
+               shard->broker->shard_count &&
+           midge_shard_is_idle(shard);
+}
+
 void midge_shard_run(struct midge_shard *shard)
 {
-    /* Until all have seen the end, one of them may still send a connection here. */
-    while (!midge_shard_is_idle(shard) ||
-           atomic_load_explicit(&shard->broker->stopped_count, memory_order_acquire) <
-               shard->broker->shard_count)
+    while (!has_ended(shard))
         midge_shard_turn(shard, true);
     midge_shard_leave(shard);
 }
