@@ -510,19 +510,32 @@ static void check_pace(struct run *run)
     fail(run, reason);
 }
 
+/* True where each send has an intended time, by which it belongs to the measured time or not; else
+ * what was counted between the readings does. */
+static bool is_intended(const struct run *run)
+{
+    return run->options->rate > 0 || !is_publishing(run);
+}
+
+static uint64_t sent_count(const struct run *run)
+{
+    return is_intended(run) ? sum(run, offsetof(struct midge_row, sent))
+                            : run->last.begun - run->first.begun;
+}
+
+static uint64_t received_count(const struct run *run)
+{
+    return is_intended(run) ? sum(run, offsetof(struct midge_row, received))
+                            : run->last.done - run->first.done;
+}
+
 /* A rate so low, or a time so short, that there is nothing to say. */
 static void check_amount(struct run *run)
 {
-    const bool is_intended = run->options->rate > 0 || !is_publishing(run);
-    const uint64_t sent = is_intended ? sum(run, offsetof(struct midge_row, sent))
-                                      : run->last.begun - run->first.begun;
-
-    if (sent == 0 && !has_failed(run) && (is_intended || window_ns(run) > 0))
+    if (sent_count(run) == 0 && !has_failed(run) && (is_intended(run) || window_ns(run) > 0))
         fail(run, "nothing was sent in the measured time");
 }
 
-/* What is of the measured time where sends have an intended time, and between the readings where
- * not. */
 static bool is_last_late(const struct run *run)
 {
     return run->last.at_ns >
@@ -543,19 +556,12 @@ static void put_counts(const struct run *run, json_t *result, double done, doubl
         {"late", offsetof(struct midge_row, late)},
         {"missed", offsetof(struct midge_row, missed)},
     };
-    const bool is_intended = run->options->rate > 0 || !is_publishing(run);
 
     for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++)
         json_object_set_new(result, counters[i].key,
                             json_integer((json_int_t)sum(run, counters[i].off)));
-    json_object_set_new(
-        result, "sent",
-        json_integer((json_int_t)(is_intended ? sum(run, offsetof(struct midge_row, sent))
-                                              : run->last.begun - run->first.begun)));
-    json_object_set_new(
-        result, "received",
-        json_integer(is_intended ? (json_int_t)sum(run, offsetof(struct midge_row, received))
-                                 : (json_int_t)(run->last.done - run->first.done)));
+    json_object_set_new(result, "sent", json_integer((json_int_t)sent_count(run)));
+    json_object_set_new(result, "received", json_integer((json_int_t)received_count(run)));
     json_object_set_new(result, "elapsed_ns", json_integer((json_int_t)elapsed_ns));
     /* Idle connections have no rate. What was under way at the end, and came until a late reading,
      * would count as done in time. */
