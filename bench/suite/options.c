@@ -103,7 +103,6 @@ struct parse;
 
 static enum midge_status parse_transport(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_driver(struct parse *parse, const char *name, const char *text);
-static enum midge_status parse_far_driver(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_arrivals(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_responder(struct parse *parse, const char *name, const char *text);
 static enum midge_status parse_place(struct parse *parse, const char *name, const char *text);
@@ -131,7 +130,7 @@ static const struct row {
     {"no-floor", ANY, MEASURING, OPTION_FLAG, FIELD(is_without_floor), 0, 0, NULL},
     {"relay", RELAYED, MEASURING, OPTION_FLAG, FIELD(run.is_relay), 0, 0, NULL},
     {"driver", ANY & ~OF(SUBS), MEASURING, OPTION_WORD, 0, 0, 0, parse_driver},
-    {"far-driver", REQUESTS | PUBLISHING, MEASURING, OPTION_WORD, 0, 0, 0, parse_far_driver},
+    {"far-driver", REQUESTS | PUBLISHING, MEASURING, OPTION_WORD, 0, 0, 0, parse_driver},
     {"size", ANY & ~OF(CONNS), MEASURING, OPTION_NUMBER, FIELD(run.size), MIDGE_RUN_SIZE_MIN,
      MIDGE_RUN_SIZE_MAX, NULL},
     {"headers", REQUESTS | PUBLISHING, MEASURING, OPTION_FLAG, FIELD(run.has_headers), 0, 0, NULL},
@@ -325,7 +324,7 @@ static enum midge_status parse_transport(struct parse *parse, const char *name, 
     return parse_choice(name, text, "tcp", "unix", &parse->options->is_unix);
 }
 
-/* "driver", or "a-driver" and so on. */
+/* "driver", "far-driver", or "a-driver" and so on. */
 static enum midge_status parse_driver(struct parse *parse, const char *name, const char *text)
 {
     const struct midge_driver_kind *driver = midge_driver_find(text);
@@ -334,16 +333,11 @@ static enum midge_status parse_driver(struct parse *parse, const char *name, con
         return refuse(name, text, midge_driver_names());
     if (name[1] == '-')
         parse->options->drivers[name[0] - 'a'] = driver;
+    else if (name[0] == 'f')
+        parse->options->run.far_driver = driver;
     else
         parse->options->run.driver = driver;
     return MIDGE_OK;
-}
-
-static enum midge_status parse_far_driver(struct parse *parse, const char *name, const char *text)
-{
-    parse->options->run.far_driver = midge_driver_find(text);
-    return parse->options->run.far_driver != NULL ? MIDGE_OK
-                                                  : refuse(name, text, midge_driver_names());
 }
 
 static enum midge_status parse_arrivals(struct parse *parse, const char *name, const char *text)
