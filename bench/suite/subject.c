@@ -68,10 +68,11 @@ static void label_of(const char *command, bool is_alone, char *out, size_t cap)
         (void)snprintf(out, cap, "%.70s", command); /* it will not start, and says why then */
         return;
     }
-    out[0] = '\0';
-    if (is_alone)
-        (void)snprintf(out, cap, "%s", midge_server_command_name(&words));
-    for (uint32_t i = words.program > 0 ? 1 : 0; !is_alone && i < words.count && len < cap; i++)
+    /* Without env itself. */
+    const uint32_t first = is_alone ? words.program : words.program > 0 ? 1 : 0;
+    const uint32_t end = is_alone ? words.program + 1 : words.count;
+
+    for (uint32_t i = first; i < end && len < cap; i++)
         len += (size_t)snprintf(out + len, cap - len, "%s%s", len == 0 ? "" : " ",
                                 i == words.program ? midge_server_command_name(&words)
                                                    : words.words[i]);
